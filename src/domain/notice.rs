@@ -1,0 +1,112 @@
+//! One message about a watch, with its reason.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::switch::SwitchId;
+use super::time::Timestamp;
+use super::view::WatchView;
+
+/// The key of a notice: stable over restarts and retries, so that a duplicate carries the same Message-ID.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct NoticeKey {
+    pub switch: SwitchId,
+    pub n: u32,
+}
+
+impl fmt::Display for NoticeKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.n{}", self.switch, self.n)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Notice {
+    pub key: NoticeKey,
+    pub at: Timestamp,
+    pub reason: NoticeReason,
+    /// The watch as it stood when the notice was decided.
+    pub watch: WatchView,
+}
+
+/// Why people are told. A decision carries its reason.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NoticeReason {
+    /// Breached; the rollback begins.
+    BreachedActing,
+    /// Breached in `ask` mode: approve or decline.
+    ApprovalWanted,
+    /// Breached; nothing is moved (the outcome says why).
+    Withheld,
+    RolledBackRecovered,
+    RolledBackNotRecovered,
+    RolledBackUnseen,
+    RollbackFailed,
+    /// A step about which only a person can decide.
+    Stuck,
+    /// No readings; it neither passes nor rolls back.
+    Blind,
+    /// Readings are back.
+    SeesAgain,
+    /// Too little baseline: ratios are not judged.
+    LittleBaseline,
+    /// The new slot lost its traffic although it is alive.
+    TrafficLost,
+    Unconfirmed,
+    Unjudged,
+    Superseded,
+    Cancelled,
+    Passed,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Severity {
+    Info,
+    Warning,
+    /// Wakes people.
+    Page,
+}
+
+impl NoticeReason {
+    pub fn severity(self) -> Severity {
+        match self {
+            Self::Passed | Self::SeesAgain | Self::Superseded | Self::Cancelled => Severity::Info,
+            Self::LittleBaseline | Self::RolledBackRecovered | Self::BreachedActing => Severity::Warning,
+            Self::ApprovalWanted
+            | Self::Withheld
+            | Self::RolledBackNotRecovered
+            | Self::RolledBackUnseen
+            | Self::RollbackFailed
+            | Self::Stuck
+            | Self::Blind
+            | Self::TrafficLost
+            | Self::Unconfirmed
+            | Self::Unjudged => Severity::Page,
+        }
+    }
+
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::BreachedActing => "breached_acting",
+            Self::ApprovalWanted => "approval_wanted",
+            Self::Withheld => "withheld",
+            Self::RolledBackRecovered => "rolled_back_recovered",
+            Self::RolledBackNotRecovered => "rolled_back_not_recovered",
+            Self::RolledBackUnseen => "rolled_back_unseen",
+            Self::RollbackFailed => "rollback_failed",
+            Self::Stuck => "stuck",
+            Self::Blind => "blind",
+            Self::SeesAgain => "sees_again",
+            Self::LittleBaseline => "little_baseline",
+            Self::TrafficLost => "traffic_lost",
+            Self::Unconfirmed => "unconfirmed",
+            Self::Unjudged => "unjudged",
+            Self::Superseded => "superseded",
+            Self::Cancelled => "cancelled",
+            Self::Passed => "passed",
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! A service as the configuration defines it, validated.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::plan::{HealthCheck, Plan};
+use super::policy::Policy;
+use super::switch::{ServiceName, Slot};
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Service {
+    pub name: ServiceName,
+    pub slots: Slots,
+    pub metrics: Metrics,
+    pub policy: Policy,
+    pub plan: Plan,
+    /// The operator accepts acting without health check or probe.
+    pub unverified: bool,
+    /// Link shown in notices.
+    pub runbook: Option<String>,
+}
+
+/// Where traffic can be.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Slots {
+    /// Fixed places with their own health checks and selector labels.
+    Named(BTreeMap<Slot, SlotSpec>),
+    /// `$old` and `$new` are what the event says (versions, aliases).
+    Versions,
+}
+
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct SlotSpec {
+    pub health: Option<HealthCheck>,
+    /// Further label matchers of this slot's series.
+    pub labels: BTreeMap<String, String>,
+}
+
+impl Slots {
+    pub fn spec(&self, slot: &Slot) -> Option<&SlotSpec> {
+        match self {
+            Slots::Named(named) => named.get(slot),
+            Slots::Versions => None,
+        }
+    }
+
+    pub fn knows(&self, slot: &Slot) -> bool {
+        match self {
+            Slots::Named(named) => named.contains_key(slot),
+            Slots::Versions => true,
+        }
+    }
+}
+
+/// Selectors of a service's series: text that the configuration has parsed as PromQL and found to be
+/// plain vector selectors. `$service` and `$slot` stand in matcher values.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Metrics {
+    /// Name of the template, or of the service where it has its own.
+    pub name: String,
+    pub requests: String,
+    pub errors: Option<String>,
+    /// Classic histogram buckets in seconds.
+    pub latency: Option<String>,
+    /// Any PromQL giving one number: (name, query).
+    pub custom: Vec<(String, String)>,
+}
+
+impl Metrics {
+    /// Whether the series tell the slots apart. Without that, before and after are told apart by time.
+    pub fn by_slot(&self) -> bool {
+        self.requests.contains("$slot")
+    }
+}

@@ -1,0 +1,185 @@
+//! What one signal says, what the watch says, and how it ended.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::signal::Signal;
+use super::time::Timestamp;
+
+/// What a human is shown of one signal.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Evidence {
+    pub signal: Signal,
+    /// Since the cut-over, or since the run above the limit began; `None` while there is no reading.
+    pub value: Option<f64>,
+    pub baseline: Option<f64>,
+    pub limit: Option<f64>,
+    /// `value / baseline`, where both are there and the baseline is not zero.
+    pub ratio: Option<f64>,
+    /// Requests (or checks) that the value rests on.
+    pub requests: f64,
+    pub bad: f64,
+    /// Begin of the unbroken run above the limit.
+    pub since: Option<Timestamp>,
+    /// Length of that run in ticks, and how long it must be.
+    pub ticks_above: u32,
+    pub ticks_needed: u32,
+    pub state: SignalState,
+    /// Why this signal says nothing, or what limit it broke: one line for people.
+    pub remark: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SignalState {
+    /// Below its limit.
+    Fine,
+    /// Above its limit, not yet for long enough.
+    Above,
+    Breached,
+    /// Too little to say anything.
+    Thin,
+    /// Nothing could be read.
+    Blind,
+    /// Not judged (warm-up, no baseline).
+    NotJudged,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    Healthy,
+    Breached,
+    /// Too little traffic to tell.
+    Thin,
+    /// Cannot see.
+    Blind,
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Verdict::Healthy => "healthy",
+            Verdict::Breached => "breached",
+            Verdict::Thin => "thin",
+            Verdict::Blind => "blind",
+        })
+    }
+}
+
+/// How a watch ended. A different word each in log, metric, mail and API.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    Passed {
+        by_checks_only: bool,
+    },
+    RolledBackRecovered,
+    RolledBackNotRecovered,
+    /// Moved back, but no traffic to tell whether users are served.
+    RolledBackUnseen,
+    RollbackFailed {
+        why: String,
+    },
+    /// Breached, and nothing was moved.
+    Withheld {
+        why: Withheld,
+    },
+    Unjudged {
+        why: String,
+    },
+    Unconfirmed {
+        why: String,
+    },
+    Superseded,
+    Cancelled {
+        why: String,
+    },
+}
+
+/// Why a breach was not acted on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Withheld {
+    ObserveMode,
+    Disarmed,
+    RollbackUnsafe,
+    NoPlan,
+    Declined {
+        by: String,
+    },
+    NotApproved,
+    /// The old slot is not fit to take the traffic.
+    NoSafeTarget {
+        why: String,
+    },
+    /// The probe does not show the new slot active, or cannot be read.
+    Preflight {
+        why: String,
+    },
+    /// The baseline itself was an incident.
+    TargetWasBad {
+        why: String,
+    },
+}
+
+impl fmt::Display for Withheld {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Withheld::ObserveMode => f.write_str("mode is observe: it would have been rolled back"),
+            Withheld::Disarmed => f.write_str("flipback is disarmed"),
+            Withheld::RollbackUnsafe => f.write_str("the switch was announced as unsafe to roll back"),
+            Withheld::NoPlan => f.write_str("the service has no rollback steps"),
+            Withheld::Declined { by } => write!(f, "declined by {by}"),
+            Withheld::NotApproved => f.write_str("nobody approved it in time"),
+            Withheld::NoSafeTarget { why } => write!(f, "no safe target: {why}"),
+            Withheld::Preflight { why } => write!(f, "preflight refused: {why}"),
+            Withheld::TargetWasBad { why } => write!(f, "the old release was already bad: {why}"),
+        }
+    }
+}
+
+impl Outcome {
+    /// The outcome's one word.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Outcome::Passed { .. } => "passed",
+            Outcome::RolledBackRecovered => "rolled_back_recovered",
+            Outcome::RolledBackNotRecovered => "rolled_back_not_recovered",
+            Outcome::RolledBackUnseen => "rolled_back_unseen",
+            Outcome::RollbackFailed { .. } => "rollback_failed",
+            Outcome::Withheld { .. } => "withheld",
+            Outcome::Unjudged { .. } => "unjudged",
+            Outcome::Unconfirmed { .. } => "unconfirmed",
+            Outcome::Superseded => "superseded",
+            Outcome::Cancelled { .. } => "cancelled",
+        }
+    }
+
+    /// The reason behind the word, where it has one.
+    pub fn detail(&self) -> Option<String> {
+        match self {
+            Outcome::Passed { by_checks_only: true } => Some("by health checks only".into()),
+            Outcome::Passed { by_checks_only: false }
+            | Outcome::RolledBackRecovered
+            | Outcome::RolledBackNotRecovered
+            | Outcome::RolledBackUnseen
+            | Outcome::Superseded => None,
+            Outcome::Withheld { why } => Some(why.to_string()),
+            Outcome::RollbackFailed { why }
+            | Outcome::Unjudged { why }
+            | Outcome::Unconfirmed { why }
+            | Outcome::Cancelled { why } => Some(why.clone()),
+        }
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.detail() {
+            Some(detail) => write!(f, "{} ({detail})", self.word()),
+            None => f.write_str(self.word()),
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! A watch as people and programs see it: what `status` prints, a notice carries and the API returns.
+
+use serde::{Deserialize, Serialize};
+
+use super::baseline::Baseline;
+use super::plan::StepRecord;
+use super::policy::Mode;
+use super::service::Metrics;
+use super::switch::{Announcement, SwitchId};
+use super::time::{Span, Timestamp};
+use super::verdict::{Evidence, Outcome, Verdict};
+
+/// Everything known of one watch, free of the engine's inner state.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WatchView {
+    pub id: SwitchId,
+    pub switch: Announcement,
+    pub mode: Mode,
+    pub metrics: Metrics,
+    pub phase: PhaseWord,
+    pub verdict: Verdict,
+    pub opened_at: Timestamp,
+    pub cut_over_at: Option<Timestamp>,
+    /// Planned end of the soak.
+    pub soak_ends_at: Timestamp,
+    pub soak: Span,
+    pub tick: Span,
+    pub ticks: u32,
+    pub ended_at: Option<Timestamp>,
+    pub outcome: Option<Outcome>,
+    /// What the watch is judged by; `None` until it was chosen, or where there is none at all.
+    pub baseline: Option<Baseline>,
+    pub evidence: Vec<Evidence>,
+    /// The signals that broke, as they stood when the breach was decided.
+    pub breach: Option<Breach>,
+    pub steps: Vec<StepRecord>,
+    /// The old slot after the rollback.
+    pub recovery: Option<Recovery>,
+    pub timeline: Vec<TimelineEvent>,
+    /// Absolute link of the runbook.
+    pub runbook: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Breach {
+    pub at: Timestamp,
+    /// When the signal first rose above its limit in the run that led here.
+    pub since: Timestamp,
+    pub evidence: Vec<Evidence>,
+    /// Interval of Prometheus's clock that the evidence covers, for links.
+    pub from: Timestamp,
+    pub to: Timestamp,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Recovery {
+    pub proven_at: Timestamp,
+    pub ticks_fine: u32,
+    pub requests: f64,
+    pub error_rate: Option<f64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PhaseWord {
+    CuttingOver,
+    Soaking,
+    Asking,
+    RollingBack,
+    Recovering,
+    Ended,
+}
+
+impl PhaseWord {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            PhaseWord::CuttingOver => "cutting_over",
+            PhaseWord::Soaking => "soaking",
+            PhaseWord::Asking => "asking",
+            PhaseWord::RollingBack => "rolling_back",
+            PhaseWord::Recovering => "recovering",
+            PhaseWord::Ended => "ended",
+        }
+    }
+}
+
+/// One line of a watch's story.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TimelineEvent {
+    pub at: Timestamp,
+    /// `announced`, `cut_over`, `breached`, `step_started` ...: bounded, for filters.
+    pub kind: String,
+    pub text: String,
+}

@@ -1,0 +1,3 @@
+//! The edge: everything that touches the world. It imports `domain` and `engine::message`, never engine internals.
+
+pub mod inbox;

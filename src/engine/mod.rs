@@ -1,0 +1,2 @@
+//! Verbs: pure and deterministic.
+pub mod message;
