@@ -4,3 +4,4 @@ pub mod domain;
 pub mod edge;
 pub mod engine;
 pub mod journal;
+pub mod judge;

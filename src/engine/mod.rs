@@ -1,2 +1,327 @@
-//! Verbs: pure and deterministic.
+//! Verbs: pure and deterministic. Time is an argument; commands are values; nothing here touches the
+//! world.
+
+mod announce;
 pub mod message;
+mod rollback;
+mod sight;
+#[cfg(test)]
+mod timelines;
+mod view;
+mod watch;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use serde::{Deserialize, Serialize};
+
+use crate::domain::service::{Service, Slots};
+use crate::domain::switch::{Announcement, ServiceName, Slot, SwitchId};
+use crate::domain::time::Timestamp;
+use crate::domain::verdict::Outcome;
+use crate::domain::view::WatchView;
+use message::{Answer, Command, CommandId, Input, Job, RecordAsk, RequestId};
+use watch::{Turn, Watch};
+
+/// Ended watches that are remembered per service, to know a repeated announcement and our own hand.
+const REMEMBERED_PER_SERVICE: usize = 64;
+
+/// The whole deciding state. It serialises: that is the snapshot.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Engine {
+    services: BTreeMap<ServiceName, Service>,
+    memory: BTreeMap<ServiceName, Memory>,
+    watches: BTreeMap<SwitchId, Watch>,
+    /// Ever given out; an id is never used twice.
+    switches: u64,
+    /// `disarm` without a service.
+    disarmed_all: bool,
+    #[serde(skip)]
+    touched: BTreeSet<SwitchId>,
+    /// Ended in the present turn: their last view is still to be fetched.
+    #[serde(skip)]
+    ended: Vec<WatchView>,
+}
+
+/// What outlives a service's watches.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+struct Memory {
+    disarmed: bool,
+    /// Where the traffic is, as far as flipback knows, and from which watch.
+    live: Option<(Slot, SwitchId)>,
+    past: VecDeque<Past>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Past {
+    switch: SwitchId,
+    announcement: Announcement,
+    announced_at: Timestamp,
+    ended_at: Timestamp,
+    outcome: Outcome,
+}
+
+impl Engine {
+    pub fn new() -> Engine {
+        Engine::default()
+    }
+
+    /// Takes one input at one instant and says what is to be done about it.
+    #[must_use = "a command that is dropped is never carried out"]
+    pub fn handle(&mut self, now: Timestamp, input: &Input) -> Vec<Command> {
+        let mut commands = Vec::new();
+        match input {
+            Input::Configured { services } => {
+                self.services = services.iter().map(|s| (s.name.clone(), s.clone())).collect();
+            }
+            Input::Started => self.each(now, &mut commands, Watch::on_started),
+            Input::Timer => {
+                self.each_due(now, &mut commands);
+            }
+            Input::Announced { request, announcement } => {
+                let answer = self.announced(now, announcement, &mut commands);
+                commands.push(Command::Reply { request: *request, answer });
+            }
+            Input::Answered { request, switch, approve, by } => {
+                let answer = self.answered(now, switch, *approve, by, &mut commands);
+                commands.push(Command::Reply { request: *request, answer });
+            }
+            Input::Armed { request, service, armed, by } => {
+                let answer = self.arm(now, service.as_ref(), *armed, by, &mut commands);
+                commands.push(Command::Reply { request: *request, answer });
+            }
+            Input::Cancelled { request, switch, by, why } => {
+                let answer = self.cancel(now, switch, by, why, &mut commands);
+                commands.push(Command::Reply { request: *request, answer });
+            }
+            Input::BaselineChosen { id, baseline } => {
+                self.with(now, id, &mut commands, |watch, turn| watch.on_baseline(id, baseline, turn));
+            }
+            Input::Observed { id, observation, clock } => {
+                self.with(now, id, &mut commands, |watch, turn| watch.on_observed(id, observation, *clock, turn));
+            }
+            Input::HealthChecked { id, reading } => {
+                self.with(now, id, &mut commands, |watch, turn| watch.on_health(id, reading, turn));
+            }
+            Input::Probed { id, reading } => {
+                self.with(now, id, &mut commands, |watch, turn| watch.on_probed(id, reading, turn));
+            }
+            Input::StepEnded { attempt, state } => {
+                let id = CommandId { switch: attempt.switch.clone(), n: 0 };
+                self.with(now, &id, &mut commands, |watch, turn| rollback::on_step_ended(watch, attempt, state, turn));
+            }
+            Input::Cron { job: Job::RecordBaseline } => {
+                let services = self.services.values().map(record_ask).collect();
+                commands.push(Command::RecordBaseline { services });
+            }
+            Input::Cron { job: Job::Prune } => commands.push(Command::Prune),
+        }
+        self.bury(now);
+        commands
+    }
+
+    /// When `Input::Timer` is due next.
+    pub fn next_deadline(&self) -> Option<Timestamp> {
+        self.watches.values().filter_map(Watch::next_deadline).min()
+    }
+
+    /// Views of the watches that the last inputs touched, ended ones included; fetching them forgets them.
+    pub fn take_views(&mut self) -> Vec<WatchView> {
+        let touched = std::mem::take(&mut self.touched);
+        let mut views = std::mem::take(&mut self.ended);
+        views.extend(touched.iter().filter_map(|id| self.watches.get(id)).map(Watch::view));
+        views
+    }
+
+    pub fn open_watches(&self) -> usize {
+        self.watches.len()
+    }
+
+    pub fn services(&self) -> impl Iterator<Item = &Service> {
+        self.services.values()
+    }
+
+    pub fn is_armed(&self, service: &ServiceName) -> bool {
+        !self.disarmed_all && !self.memory.get(service).is_some_and(|memory| memory.disarmed)
+    }
+
+    /// Where the service's traffic is, as far as flipback knows.
+    pub fn live_slot(&self, service: &ServiceName) -> Option<&Slot> {
+        self.memory.get(service)?.live.as_ref().map(|(slot, _)| slot)
+    }
+
+    // ------------------------------------------------------------------ plumbing
+
+    fn with(
+        &mut self,
+        now: Timestamp,
+        id: &CommandId,
+        commands: &mut Vec<Command>,
+        act: impl FnOnce(&mut Watch, &mut Turn<'_>),
+    ) {
+        // An answer to a watch that has ended is late: nobody waits for it.
+        let Some(watch) = self.watches.get_mut(&id.switch) else { return };
+        let service = watch.service.name.clone();
+        let armed = !self.disarmed_all && !self.memory.get(&service).is_some_and(|memory| memory.disarmed);
+        self.touched.insert(id.switch.clone());
+        act(watch, &mut Turn { now, armed, commands });
+    }
+
+    fn each(&mut self, now: Timestamp, commands: &mut Vec<Command>, act: fn(&mut Watch, &mut Turn<'_>)) {
+        let ids: Vec<_> = self.watches.keys().cloned().collect();
+        for switch in ids {
+            self.with(now, &CommandId { switch, n: 0 }, commands, act);
+        }
+    }
+
+    fn each_due(&mut self, now: Timestamp, commands: &mut Vec<Command>) {
+        let due: Vec<_> = self
+            .watches
+            .iter()
+            .filter(|(_, watch)| watch.next_deadline().is_some_and(|at| at <= now))
+            .map(|(id, _)| id.clone())
+            .collect();
+        for switch in due {
+            self.with(now, &CommandId { switch, n: 0 }, commands, Watch::on_timer);
+        }
+    }
+
+    /// Takes ended watches out of the open ones and remembers what must outlive them.
+    fn bury(&mut self, now: Timestamp) {
+        let ended: Vec<_> = self.watches.iter().filter(|(_, w)| !w.is_open()).map(|(id, _)| id.clone()).collect();
+        for id in ended {
+            let Some(watch) = self.watches.remove(&id) else { continue };
+            self.touched.remove(&id);
+            self.ended.push(watch.view());
+            let Some((ended_at, outcome)) = watch.ended().map(|(at, o)| (at, o.clone())) else { continue };
+            let memory = self.memory.entry(watch.service.name.clone()).or_default();
+            let old = watch.target.as_ref().unwrap_or(&watch.announcement.old);
+            match &outcome {
+                Outcome::RolledBackRecovered | Outcome::RolledBackNotRecovered | Outcome::RolledBackUnseen => {
+                    memory.live = Some((old.clone(), id.clone()));
+                }
+                Outcome::Passed { .. } | Outcome::Withheld { .. } | Outcome::Unjudged { .. } => {
+                    memory.live = Some((watch.announcement.new.clone(), id.clone()));
+                }
+                // A cancelled watch was reverted (its caller sets where the traffic is) or given up by
+                // a person; a failed rollback may be anywhere; an unconfirmed switch as well.
+                Outcome::Superseded | Outcome::Cancelled { .. } => {}
+                Outcome::RollbackFailed { .. } | Outcome::Unconfirmed { .. } => memory.live = None,
+            }
+            memory.past.push_back(Past {
+                switch: id,
+                announced_at: watch.opened_at,
+                announcement: watch.announcement,
+                ended_at,
+                outcome,
+            });
+            if memory.past.len() > REMEMBERED_PER_SERVICE {
+                memory.past.pop_front();
+            }
+        }
+        let _ = now;
+    }
+
+    fn answered(
+        &mut self,
+        now: Timestamp,
+        switch: &SwitchId,
+        approve: bool,
+        by: &str,
+        commands: &mut Vec<Command>,
+    ) -> Answer {
+        let mut answer = Answer::NotFound { text: self.no_watch(switch) };
+        self.with(now, &CommandId { switch: switch.clone(), n: 0 }, commands, |watch, turn| {
+            answer = match watch.on_answered(approve, by, turn) {
+                Ok(text) => Answer::Done { text },
+                Err(text) => Answer::Conflict { text },
+            };
+        });
+        answer
+    }
+
+    fn arm(
+        &mut self,
+        now: Timestamp,
+        service: Option<&ServiceName>,
+        armed: bool,
+        by: &str,
+        commands: &mut Vec<Command>,
+    ) -> Answer {
+        let word = if armed { "armed" } else { "disarmed" };
+        let what = match service {
+            None => {
+                self.disarmed_all = !armed;
+                "flipback".to_owned()
+            }
+            Some(name) if self.services.contains_key(name) => {
+                self.memory.entry(name.clone()).or_default().disarmed = !armed;
+                name.to_string()
+            }
+            Some(name) => return Answer::NotFound { text: self.no_service(name) },
+        };
+        let text = format!("{what} {word} by {by}");
+        let open: Vec<_> = self.watches.iter().map(|(id, w)| (id.clone(), w.service.name.clone())).collect();
+        for (switch, name) in open {
+            if service.is_none_or(|s| *s == name) {
+                self.with(now, &CommandId { switch, n: 0 }, commands, |watch, turn| {
+                    watch.record(turn.now, word, text.clone());
+                });
+            }
+        }
+        let still = match (armed, service) {
+            (true, Some(_)) if self.disarmed_all => "; flipback as a whole is still disarmed (flipback arm --all)",
+            (true, None) if self.memory.values().any(|m| m.disarmed) => "; some services are still disarmed",
+            _ => "",
+        };
+        Answer::Done { text: format!("{text}{still}") }
+    }
+
+    fn cancel(
+        &mut self,
+        now: Timestamp,
+        switch: &SwitchId,
+        by: &str,
+        why: &str,
+        commands: &mut Vec<Command>,
+    ) -> Answer {
+        let mut answer = Answer::NotFound { text: self.no_watch(switch) };
+        self.with(now, &CommandId { switch: switch.clone(), n: 0 }, commands, |watch, turn| {
+            if matches!(watch.phase, watch::Phase::RollingBack(_)) {
+                let text = format!("{switch} is being rolled back: disarm stops it before its next step");
+                answer = Answer::Conflict { text };
+                return;
+            }
+            let why = if why.is_empty() { format!("by {by}") } else { format!("by {by}: {why}") };
+            watch.end(Outcome::Cancelled { why }, crate::domain::notice::NoticeReason::Cancelled, turn);
+            answer = Answer::Done { text: format!("{switch} cancelled; nothing was moved") };
+        });
+        answer
+    }
+
+    fn no_watch(&self, switch: &SwitchId) -> String {
+        let past = self.memory.values().flat_map(|m| &m.past).find(|p| p.switch == *switch);
+        match past {
+            Some(past) => format!("{switch} has ended: {}", past.outcome),
+            None => format!("there is no watch {switch}; see flipback status"),
+        }
+    }
+
+    fn no_service(&self, name: &ServiceName) -> String {
+        let known: Vec<_> = self.services.keys().map(ServiceName::as_str).collect();
+        format!("there is no service {name} in the configuration; known: {}", known.join(", "))
+    }
+}
+
+fn record_ask(service: &Service) -> RecordAsk {
+    RecordAsk {
+        service: service.name.clone(),
+        metrics: service.metrics.clone(),
+        slots: match &service.slots {
+            Slots::Named(named) => named.clone(),
+            Slots::Versions => BTreeMap::new(),
+        },
+    }
+}
+
+#[allow(unused_imports)]
+use RequestId as _;

@@ -1,0 +1,229 @@
+//! What an announcement means: a new watch, a repeat, somebody's rollback, our own hand, or a mistake.
+
+use super::message::{Answer, Command, CommandId};
+use super::watch::{Phase, Turn, Watch};
+use super::{Engine, Past};
+use crate::domain::baseline::Baseline;
+use crate::domain::notice::NoticeReason;
+use crate::domain::switch::{Announcement, Slot, SwitchId};
+use crate::domain::time::{Span, Timestamp};
+use crate::domain::verdict::Outcome;
+
+/// A repeat without an id within this time is the same switch.
+const REPEAT_WITHIN: Span = Span::from_mins(5);
+
+/// The deploy tool's hook after our rollback comes within this time.
+const OWN_HAND_WITHIN: Span = Span::from_mins(10);
+
+/// Open watches at most: each costs memory and readings.
+const OPEN_MAX: usize = 10_000;
+
+impl Engine {
+    pub(super) fn announced(&mut self, now: Timestamp, a: &Announcement, commands: &mut Vec<Command>) -> Answer {
+        let Some(service) = self.services.get(&a.service).cloned() else {
+            return Answer::NotFound { text: self.no_service(&a.service) };
+        };
+        for (field, slot) in [("old", &a.old), ("new", &a.new)] {
+            if !service.slots.knows(slot) {
+                let text = match &service.slots {
+                    crate::domain::service::Slots::Named(named) => {
+                        let known: Vec<_> = named.keys().map(Slot::as_str).collect();
+                        format!("{} has no slot {slot}; its slots are {}", a.service, known.join(", "))
+                    }
+                    crate::domain::service::Slots::Versions => format!("{} has no slot {slot}", a.service),
+                };
+                return Answer::Refused { field: field.into(), text };
+            }
+        }
+        if a.old == a.new && (a.version.is_none() || a.version == a.old_version) {
+            return Answer::Refused {
+                field: "version".into(),
+                text: "old and new are the same slot: an in-place release needs a new version".into(),
+            };
+        }
+        if let Some(answer) = self.known_event(now, a) {
+            return answer;
+        }
+        let open = self.watches.values().find(|w| w.is_open() && w.service.name == a.service).map(|w| w.id.clone());
+        let (inherited, target) = match open {
+            None => {
+                if let Some(answer) = self.own_hand_in_past(now, a) {
+                    return answer;
+                }
+                if let Some((live, from)) = self.memory.get(&a.service).and_then(|m| m.live.clone())
+                    && live != a.old
+                    && !a.assume_old
+                {
+                    return Answer::Conflict {
+                        text: format!(
+                            "{} is on {live} as far as flipback knows (watch {from}), not on {}; if it was moved without an announcement, announce again with assume_old (--assume-old)",
+                            a.service, a.old
+                        ),
+                    };
+                }
+                (None, Ok(a.old.clone()))
+            }
+            Some(id) => match self.meet_open(now, &id, a, commands) {
+                Met::Answer(answer) => return answer,
+                Met::Superseded { baseline, target } => (baseline, target),
+            },
+        };
+        if self.watches.len() >= OPEN_MAX {
+            return Answer::Conflict { text: format!("{OPEN_MAX} watches are open already") };
+        }
+        self.switches += 1;
+        let id = format!("{}-{}", a.service, self.switches);
+        let Ok(id) = SwitchId::try_new(id) else {
+            return Answer::Refused { field: "service".into(), text: "the name is too long for a switch id".into() };
+        };
+        let armed = self.is_armed(&a.service);
+        let mut turn = Turn { now, armed, commands };
+        let watch = Watch::open(id.clone(), a.clone(), service, target, inherited, &mut turn);
+        self.touched.insert(id.clone());
+        self.watches.insert(id.clone(), watch);
+        Answer::Accepted { switch: id }
+    }
+
+    /// The original answer for an event that was taken before.
+    fn known_event(&self, now: Timestamp, a: &Announcement) -> Option<Answer> {
+        let open = self
+            .watches
+            .values()
+            .filter(|w| w.service.name == a.service)
+            .map(|w| (&w.id, &w.announcement, w.opened_at, true));
+        let past = self
+            .memory
+            .get(&a.service)
+            .into_iter()
+            .flat_map(|m| &m.past)
+            .map(|p| (&p.switch, &p.announcement, p.announced_at, false));
+        for (id, known, at, is_open) in open.chain(past) {
+            let same = same_switch(known, a);
+            if a.event_id.is_some() && known.event_id == a.event_id {
+                return Some(if same {
+                    Answer::Known { switch: id.clone() }
+                } else {
+                    Answer::Conflict {
+                        text: format!("event id {} was used for another switch ({id})", a.event_id.as_ref()?),
+                    }
+                });
+            }
+            let no_ids = a.event_id.is_none() || known.event_id.is_none();
+            // A repeat is of the switch under way or of the last one; a switch that was undone since
+            // and is tried again is a new one.
+            let fresh = now.since(at) < REPEAT_WITHIN && (is_open || self.is_last(a, id));
+            if no_ids && same && fresh {
+                return Some(Answer::Known { switch: id.clone() });
+            }
+        }
+        None
+    }
+
+    fn is_last(&self, a: &Announcement, id: &SwitchId) -> bool {
+        let Some(memory) = self.memory.get(&a.service) else { return false };
+        memory.past.back().is_some_and(|p| {
+            p.switch == *id
+                && matches!(p.outcome, Outcome::Passed { .. } | Outcome::Withheld { .. } | Outcome::Unjudged { .. })
+        })
+    }
+
+    fn own_hand_in_past(&self, now: Timestamp, a: &Announcement) -> Option<Answer> {
+        let past = self.memory.get(&a.service)?.past.back()?;
+        let rolled_back = matches!(
+            past.outcome,
+            Outcome::RolledBackRecovered
+                | Outcome::RolledBackNotRecovered
+                | Outcome::RolledBackUnseen
+                | Outcome::RollbackFailed { .. }
+        );
+        let recent = now.since(past.ended_at) < OWN_HAND_WITHIN;
+        (rolled_back && recent && is_reverse(&past_announcement(past), a))
+            .then(|| Answer::OwnHand { switch: past.switch.clone() })
+    }
+
+    fn meet_open(&mut self, now: Timestamp, id: &SwitchId, a: &Announcement, commands: &mut Vec<Command>) -> Met {
+        let Some(watch) = self.watches.get(id) else {
+            return Met::Superseded { baseline: None, target: Ok(a.old.clone()) };
+        };
+        let (first_old, first_new) = (watch.announcement.old.clone(), watch.announcement.new.clone());
+        let acting = matches!(watch.phase, Phase::RollingBack(_) | Phase::Recovering(_));
+        if is_reverse(&watch.announcement, a) {
+            if acting {
+                return Met::Answer(Answer::OwnHand { switch: id.clone() });
+            }
+            self.end_open(now, id, commands, |watch, turn| {
+                let why = format!("reverted: {} announced {} → {}", a.source, a.old, a.new);
+                watch.end(Outcome::Cancelled { why }, NoticeReason::Cancelled, turn);
+            });
+            self.memory.entry(a.service.clone()).or_default().live = Some((a.new.clone(), id.clone()));
+            return Met::Answer(Answer::Reverted { switch: id.clone() });
+        }
+        if acting {
+            return Met::Answer(Answer::Conflict {
+                text: format!("{id} is being rolled back to {first_old}; announce after it has ended"),
+            });
+        }
+        if a.old != first_new {
+            return Met::Answer(Answer::Conflict {
+                text: format!("{} is on {first_new} (watch {id} is open), not on {}", a.service, a.old),
+            });
+        }
+        let Some(watch) = self.watches.get(id) else {
+            return Met::Superseded { baseline: None, target: Ok(a.old.clone()) };
+        };
+        // B never passed, so C is judged by A's baseline and goes back to A, where A still is.
+        let baseline = watch.baseline().cloned();
+        let target = match &watch.target {
+            Err(why) => Err(why.clone()),
+            Ok(back) if *back == a.new => {
+                Err(format!("{back} was overwritten by this release, and {first_new} had not passed its soak"))
+            }
+            Ok(back) if watch.old_alive.good_now() == Some(false) => {
+                Err(format!("{back} is not alive, and {first_new} had not passed its soak"))
+            }
+            Ok(back) => Ok(back.clone()),
+        };
+        self.end_open(now, id, commands, |watch, turn| {
+            let text = format!("by {} → {}", a.old, a.new);
+            watch.record(turn.now, "superseded", text);
+            watch.end(Outcome::Superseded, NoticeReason::Superseded, turn);
+        });
+        Met::Superseded { baseline, target }
+    }
+
+    fn end_open(
+        &mut self,
+        now: Timestamp,
+        id: &SwitchId,
+        commands: &mut Vec<Command>,
+        act: impl FnOnce(&mut Watch, &mut Turn<'_>),
+    ) {
+        self.with(now, &CommandId { switch: id.clone(), n: 0 }, commands, act);
+        self.bury(now);
+    }
+}
+
+enum Met {
+    Answer(Answer),
+    Superseded { baseline: Option<Baseline>, target: Result<Slot, String> },
+}
+
+fn past_announcement(past: &Past) -> Announcement {
+    past.announcement.clone()
+}
+
+/// Same service, slots and version. An id of its own does not make it another switch.
+fn same_switch(a: &Announcement, b: &Announcement) -> bool {
+    a.service == b.service && a.old == b.old && a.new == b.new && a.version == b.version
+}
+
+/// Back where it came from. A version that is named must be the old one: a new release in the old
+/// slot is not a way back.
+fn is_reverse(first: &Announcement, second: &Announcement) -> bool {
+    let back = first.old == second.new && first.new == second.old && first.old != first.new;
+    back && match (&second.version, &first.old_version) {
+        (Some(now), Some(then)) => now == then,
+        (Some(now), None) => first.version.as_ref() != Some(now) || first.version.is_none(),
+        (None, _) => true,
+    }
+}

@@ -1,0 +1,516 @@
+//! A plan's execution: preflight → intent → act → probe until stable, step by step.
+//!
+//! The engine's part of the write-ahead protocol: [`Command::RunStep`] is journalled (the intent)
+//! before it is dispatched, and an attempt id is used once. No second attempt without a probe that
+//! shows "not applied".
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::message::{Command, CommandId, StepRun};
+use super::watch::{Phase, Turn, Watch};
+use crate::domain::notice::NoticeReason;
+use crate::domain::plan::{
+    AttemptId, AttemptState, HealthCheck, HealthReading, Probe, ProbeReading, STEP_ATTEMPTS_MAX, Step, StepEnd,
+    StepOutcome, StepRecord,
+};
+use crate::domain::switch::Slot;
+use crate::domain::time::{Span, Timestamp};
+use crate::domain::verdict::{Outcome, Withheld};
+
+/// A step that has not begun a second after its intent meets another world than its preflight saw.
+const START_WITHIN: Span = Span::from_secs(1);
+
+/// The change must show in three reads in a row: one good read may be of a proxy about to reload.
+const PROBE_GOODS: u8 = 3;
+const PROBE_EVERY: Span = Span::from_millis(500);
+
+/// An unreadable probe in the preflight is asked again twice; a truth that cannot be had is a refusal.
+const PREFLIGHT_READS_MAX: u8 = 3;
+
+/// The old slot's health must pass twice.
+const PREFLIGHT_HEALTH_GOODS: u8 = 2;
+
+/// A preflight that has no answers by then is a refusal (checks bound themselves well below this).
+const PREFLIGHT_LIMIT: Span = Span::from_secs(30);
+
+/// After a failed attempt, how long the probe may still find that it was applied after all.
+const FAILED_VERIFY: Span = Span::from_secs(2);
+
+/// The shim kills a step at its deadline and a grace later; its report may take this much longer.
+const REPORT_GRACE: Span = Span::from_secs(15);
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Rollback {
+    step: u8,
+    attempt: u8,
+    stage: Stage,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Stage {
+    Preflight {
+        deadline: Timestamp,
+        probe: ProbeNeed,
+        health_goods: u8,
+        asked: Option<CommandId>,
+        again_at: Option<Timestamp>,
+    },
+    Running {
+        deadline: Timestamp,
+    },
+    Verifying {
+        deadline: Timestamp,
+        goods: u8,
+        asked: Option<CommandId>,
+        again_at: Option<Timestamp>,
+        after: AfterVerify,
+    },
+    BackingOff {
+        until: Timestamp,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum ProbeNeed {
+    /// Still to be read; so often already in vain.
+    Reading {
+        tries: u8,
+    },
+    Satisfied,
+}
+
+/// What "not applied" means, by how the attempt ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum AfterVerify {
+    /// Try again, while attempts are left.
+    Retry { why: String },
+    /// Only a person can decide.
+    Stuck { why: String },
+}
+
+impl Rollback {
+    pub fn next_deadline(&self) -> Timestamp {
+        match &self.stage {
+            Stage::Preflight { deadline, again_at, .. } | Stage::Verifying { deadline, again_at, .. } => {
+                again_at.map_or(*deadline, |at| at.min(*deadline))
+            }
+            Stage::Running { deadline } => *deadline + REPORT_GRACE,
+            Stage::BackingOff { until } => *until,
+        }
+    }
+}
+
+/// The breach is to be acted on.
+pub(super) fn start(watch: &mut Watch, turn: &mut Turn<'_>) {
+    watch.record(turn.now, "rolling_back", format!("to {}", target(watch)));
+    watch.phase = Phase::RollingBack(Rollback { step: 0, attempt: 0, stage: preflight_stage(turn.now) });
+    watch.notify(NoticeReason::BreachedActing, turn);
+    ask(watch, turn);
+}
+
+pub(super) fn on_timer(watch: &mut Watch, turn: &mut Turn<'_>) {
+    let Some(rollback) = rollback_of(watch) else { return };
+    let (step, attempt) = (rollback.step, rollback.attempt);
+    let now = turn.now;
+    match &mut rollback.stage {
+        Stage::Preflight { deadline, again_at, .. } => {
+            if now >= *deadline {
+                refuse(watch, "no answer to the preflight's questions".into(), turn);
+            } else if again_at.is_some_and(|at| now >= at) {
+                *again_at = None;
+                ask(watch, turn);
+            }
+        }
+        Stage::Running { deadline } => {
+            if now >= *deadline + REPORT_GRACE {
+                // The shim is silent: its directory tells what became of the attempt.
+                let deadline = *deadline;
+                rollback.stage = Stage::Running { deadline: now + REPORT_GRACE };
+                turn.commands.push(Command::RecoverStep { attempt: attempt_id(watch, step, attempt), deadline });
+            }
+        }
+        Stage::Verifying { deadline, again_at, after, .. } => {
+            if now >= *deadline {
+                let after = after.clone();
+                not_applied(watch, after, turn);
+            } else if again_at.is_some_and(|at| now >= at) {
+                *again_at = None;
+                ask(watch, turn);
+            }
+        }
+        Stage::BackingOff { until } => {
+            if now >= *until {
+                rollback.stage = preflight_stage(now);
+                ask(watch, turn);
+            }
+        }
+    }
+}
+
+/// True when the answer was this rollback's.
+pub(super) fn on_probed(watch: &mut Watch, id: &CommandId, reading: &ProbeReading, turn: &mut Turn<'_>) -> bool {
+    let Some(spec) = current_step(watch).and_then(|step| step.probe.clone()) else { return false };
+    let old_word = spec.expect.word(&target(watch)).to_owned();
+    let new_word = spec.expect.word(&watch.announcement.new).to_owned();
+    let Some(rollback) = rollback_of(watch) else { return false };
+    let (first_step, first_attempt) = (rollback.step == 0, rollback.attempt == 0);
+    match &mut rollback.stage {
+        Stage::Preflight { probe, asked, again_at, .. } if asked.as_ref() == Some(id) => {
+            *asked = None;
+            match reading {
+                ProbeReading::Shows(line) if *line == new_word => {
+                    *probe = ProbeNeed::Satisfied;
+                    ask(watch, turn);
+                }
+                ProbeReading::Shows(line) if *line == old_word && !(first_step && first_attempt) => {
+                    // An earlier attempt (or an earlier step) has brought it about already.
+                    let text = format!("the probe shows {line:?} already");
+                    watch.record(turn.now, "step_applied", text.clone());
+                    verify(watch, AfterVerify::Retry { why: text }, None, turn);
+                }
+                ProbeReading::Shows(line) => {
+                    let why = format!("the probe shows {line:?}, not {new_word:?}: somebody else moved the traffic");
+                    refuse(watch, why, turn);
+                }
+                ProbeReading::Unreadable(why) => {
+                    let tries = match probe {
+                        ProbeNeed::Reading { tries } => *tries + 1,
+                        ProbeNeed::Satisfied => 1,
+                    };
+                    if tries >= PREFLIGHT_READS_MAX {
+                        let why = format!("the probe cannot be read: {why}");
+                        refuse(watch, why, turn);
+                    } else {
+                        *probe = ProbeNeed::Reading { tries };
+                        *again_at = Some(turn.now + PROBE_EVERY);
+                    }
+                }
+            }
+            true
+        }
+        Stage::Verifying { goods, asked, again_at, .. } if asked.as_ref() == Some(id) => {
+            *asked = None;
+            *goods = match reading {
+                ProbeReading::Shows(line) if *line == old_word => *goods + 1,
+                ProbeReading::Shows(_) | ProbeReading::Unreadable(_) => 0,
+            };
+            if *goods >= PROBE_GOODS {
+                step_done(watch, true, turn);
+            } else {
+                *again_at = Some(turn.now + PROBE_EVERY);
+            }
+            true
+        }
+        Stage::Preflight { .. } | Stage::Verifying { .. } | Stage::Running { .. } | Stage::BackingOff { .. } => false,
+    }
+}
+
+/// True when the answer was this rollback's.
+pub(super) fn on_health(watch: &mut Watch, id: &CommandId, reading: &HealthReading, turn: &mut Turn<'_>) -> bool {
+    let Some(rollback) = rollback_of(watch) else { return false };
+    let Stage::Preflight { health_goods, asked, .. } = &mut rollback.stage else { return false };
+    if asked.as_ref() != Some(id) {
+        return false;
+    }
+    *asked = None;
+    match reading {
+        HealthReading::Good => {
+            *health_goods += 1;
+            ask(watch, turn);
+        }
+        HealthReading::Bad(why) | HealthReading::Unreadable(why) => {
+            let why = format!("{} is not healthy: {why}", target(watch));
+            if first_try(watch) {
+                watch.withhold(Withheld::NoSafeTarget { why }, turn);
+            } else {
+                fail(watch, format!("stopped between steps: {why}"), turn);
+            }
+        }
+    }
+    true
+}
+
+pub(super) fn on_step_ended(watch: &mut Watch, attempt: &AttemptId, state: &AttemptState, turn: &mut Turn<'_>) {
+    let Some(rollback) = rollback_of(watch) else { return };
+    let ours = (rollback.step, rollback.attempt) == (attempt.step, attempt.attempt);
+    if !ours || !matches!(rollback.stage, Stage::Running { .. }) {
+        return; // told twice, by the child's end and by the recovery of its directory
+    }
+    let Some(step) = current_step(watch).cloned() else { return };
+    if let Some(record) = watch.steps.iter_mut().find(|r| r.attempt == *attempt) {
+        record.result = Some(state.clone());
+    }
+    let retry_safe = step.retry_safe;
+    match state {
+        AttemptState::Ended(result) => {
+            let took = result.ended_at.since(result.started_at);
+            watch.record(turn.now, "step_ended", format!("{} ({attempt}): {} after {took}", step.name, result.ended));
+            let good = result.ended == StepEnd::Exited(0);
+            let why = result.ended.to_string();
+            match (step.probe.is_some(), good) {
+                (true, true) => {
+                    let why = format!("{why}, but the probe does not show {}", target(watch));
+                    verify(watch, after(retry_safe, why), None, turn);
+                }
+                (true, false) => verify(watch, after(retry_safe, why), Some(FAILED_VERIFY), turn),
+                (false, true) => step_done(watch, false, turn),
+                // Without a probe nobody can say whether a second try would be one too many.
+                (false, false) => fail(watch, format!("step {}: {why}", step.name), turn),
+            }
+        }
+        AttemptState::Cancelled(why) => {
+            watch.record(turn.now, "step_cancelled", format!("{} ({attempt}) never started: {why}", step.name));
+            retry(watch, why.clone(), turn);
+        }
+        AttemptState::Ambiguous => {
+            let why = format!("{} started and left no result", step.name);
+            watch.record(turn.now, "step_ambiguous", why.clone());
+            if step.probe.is_some() {
+                verify(watch, after(retry_safe, why), Some(FAILED_VERIFY), turn);
+            } else {
+                stuck(watch, why, turn);
+            }
+        }
+    }
+}
+
+/// The process came up again in the middle of a rollback.
+pub(super) fn on_started(watch: &mut Watch, turn: &mut Turn<'_>) {
+    let Some(rollback) = rollback_of(watch) else { return };
+    let (step, attempt) = (rollback.step, rollback.attempt);
+    match &mut rollback.stage {
+        Stage::Preflight { .. } => {
+            rollback.stage = preflight_stage(turn.now);
+            ask(watch, turn);
+        }
+        Stage::Running { deadline } => {
+            let deadline = *deadline;
+            turn.commands.push(Command::RecoverStep { attempt: attempt_id(watch, step, attempt), deadline });
+        }
+        Stage::Verifying { goods, asked, again_at, .. } => {
+            (*goods, *asked, *again_at) = (0, None, None);
+            ask(watch, turn);
+        }
+        Stage::BackingOff { .. } => {}
+    }
+}
+
+/// The variables of the plan put in their places.
+pub(super) fn resolve_probe(watch: &Watch, probe: &Probe) -> Probe {
+    Probe { exec: probe.exec.resolve(&variables(watch)), ..probe.clone() }
+}
+
+// ---------------------------------------------------------------------- helpers
+
+fn preflight_stage(now: Timestamp) -> Stage {
+    Stage::Preflight {
+        deadline: now + PREFLIGHT_LIMIT,
+        probe: ProbeNeed::Reading { tries: 0 },
+        health_goods: 0,
+        asked: None,
+        again_at: None,
+    }
+}
+
+fn after(retry_safe: bool, why: String) -> AfterVerify {
+    if retry_safe { AfterVerify::Retry { why } } else { AfterVerify::Stuck { why } }
+}
+
+fn rollback_of(watch: &mut Watch) -> Option<&mut Rollback> {
+    match &mut watch.phase {
+        Phase::RollingBack(rollback) => Some(rollback),
+        Phase::CuttingOver { .. }
+        | Phase::Soaking { .. }
+        | Phase::Asking { .. }
+        | Phase::Recovering(_)
+        | Phase::Ended { .. } => None,
+    }
+}
+
+fn current_step(watch: &Watch) -> Option<&Step> {
+    match &watch.phase {
+        Phase::RollingBack(rollback) => watch.service.plan.steps.get(usize::from(rollback.step)),
+        Phase::CuttingOver { .. }
+        | Phase::Soaking { .. }
+        | Phase::Asking { .. }
+        | Phase::Recovering(_)
+        | Phase::Ended { .. } => None,
+    }
+}
+
+fn first_try(watch: &Watch) -> bool {
+    matches!(&watch.phase, Phase::RollingBack(r) if r.step == 0 && r.attempt == 0)
+}
+
+fn attempt_id(watch: &Watch, step: u8, attempt: u8) -> AttemptId {
+    AttemptId { switch: watch.id.clone(), step, attempt }
+}
+
+/// Where the traffic goes. A watch without a target never gets as far as a rollback.
+fn target(watch: &Watch) -> Slot {
+    watch.target.clone().unwrap_or_else(|_| watch.announcement.old.clone())
+}
+
+fn variables(watch: &Watch) -> BTreeMap<&str, &str> {
+    let old = watch.target.as_ref().unwrap_or(&watch.announcement.old);
+    BTreeMap::from([
+        ("old", old.as_str()),
+        ("new", watch.announcement.new.as_str()),
+        ("service", watch.announcement.service.as_str()),
+    ])
+}
+
+/// Asks the next open question of the present stage, or goes on where none is left.
+fn ask(watch: &mut Watch, turn: &mut Turn<'_>) {
+    let Some(step) = current_step(watch).cloned() else { return };
+    let probe = step.probe.as_ref().map(|probe| resolve_probe(watch, probe));
+    let slot = target(watch);
+    let check: Option<HealthCheck> = watch.service.slots.spec(&slot).and_then(|spec| spec.health.clone());
+    let id = watch.command_id();
+    let Some(rollback) = rollback_of(watch) else { return };
+    match &mut rollback.stage {
+        Stage::Preflight { probe: need, health_goods, asked, .. } => match (need, probe, check) {
+            (ProbeNeed::Reading { .. }, Some(probe), _) => {
+                *asked = Some(id.clone());
+                turn.commands.push(Command::Probe { id, probe });
+            }
+            (_, _, Some(check)) if *health_goods < PREFLIGHT_HEALTH_GOODS => {
+                *asked = Some(id.clone());
+                turn.commands.push(Command::CheckHealth { id, slot, check });
+            }
+            // Everything asked (or, in an `unverified` plan, nothing to ask).
+            (_, _, _) => intend(watch, &step, turn),
+        },
+        Stage::Verifying { asked, .. } => {
+            if let Some(probe) = probe {
+                *asked = Some(id.clone());
+                turn.commands.push(Command::Probe { id, probe });
+            }
+        }
+        Stage::Running { .. } | Stage::BackingOff { .. } => {}
+    }
+}
+
+/// W4: from here on the attempt may have run.
+fn intend(watch: &mut Watch, step: &Step, turn: &mut Turn<'_>) {
+    if !turn.armed {
+        return if first_try(watch) {
+            watch.withhold(Withheld::Disarmed, turn);
+        } else {
+            fail(watch, "disarmed between attempts".into(), turn);
+        };
+    }
+    let Some(rollback) = rollback_of(watch) else { return };
+    rollback.attempt += 1;
+    let (index, number) = (rollback.step, rollback.attempt);
+    let deadline = turn.now + step.timeout;
+    rollback.stage = Stage::Running { deadline };
+    let attempt = attempt_id(watch, index, number);
+    let action = step.action.resolve(&variables(watch));
+    let a = &watch.announcement;
+    let mut env = BTreeMap::from([
+        ("FLIPBACK_SERVICE".to_owned(), a.service.to_string()),
+        ("FLIPBACK_OLD".to_owned(), target(watch).to_string()),
+        ("FLIPBACK_NEW".to_owned(), a.new.to_string()),
+        ("FLIPBACK_SWITCH_ID".to_owned(), watch.id.to_string()),
+        ("FLIPBACK_ATTEMPT_ID".to_owned(), attempt.to_string()),
+        ("FLIPBACK_DEADLINE".to_owned(), deadline.to_string()),
+    ]);
+    for (name, version) in [("FLIPBACK_OLD_VERSION", &a.old_version), ("FLIPBACK_NEW_VERSION", &a.version)] {
+        if let Some(version) = version {
+            env.insert(name.to_owned(), version.to_string());
+        }
+    }
+    watch.record(turn.now, "step_intended", format!("{} ({attempt}): {action}", step.name));
+    watch.steps.push(StepRecord {
+        attempt: attempt.clone(),
+        name: step.name.clone(),
+        command: action.to_string(),
+        intended_at: turn.now,
+        result: None,
+        proven_at: None,
+        outcome: None,
+    });
+    let run = StepRun { attempt, action, env, start_by: turn.now + START_WITHIN, deadline, lock: step.lock.clone() };
+    turn.commands.push(Command::RunStep { run });
+}
+
+fn verify(watch: &mut Watch, after: AfterVerify, within: Option<Span>, turn: &mut Turn<'_>) {
+    let within = within.or_else(|| current_step(watch).map(|step| step.verify_timeout)).unwrap_or(FAILED_VERIFY);
+    let Some(rollback) = rollback_of(watch) else { return };
+    rollback.stage = Stage::Verifying { deadline: turn.now + within, goods: 0, asked: None, again_at: None, after };
+    ask(watch, turn);
+}
+
+fn not_applied(watch: &mut Watch, after: AfterVerify, turn: &mut Turn<'_>) {
+    match after {
+        AfterVerify::Retry { why } => retry(watch, why, turn),
+        AfterVerify::Stuck { why } => stuck(watch, why, turn),
+    }
+}
+
+fn retry(watch: &mut Watch, why: String, turn: &mut Turn<'_>) {
+    let Some(rollback) = rollback_of(watch) else { return };
+    let attempt = rollback.attempt;
+    if attempt >= STEP_ATTEMPTS_MAX {
+        let name = current_step(watch).map_or(String::new(), |s| s.name.clone());
+        return fail(watch, format!("step {name} failed {attempt} times, last: {why}"), turn);
+    }
+    // 1 s, then 2 s.
+    let until = turn.now + Span::from_secs(1 << attempt.saturating_sub(1).min(4));
+    rollback.stage = Stage::BackingOff { until };
+    settle_record(watch, StepOutcome::Failed(why.clone()));
+    watch.record(turn.now, "step_again", format!("{why}; again at {until}"));
+}
+
+fn step_done(watch: &mut Watch, proven: bool, turn: &mut Turn<'_>) {
+    let now = turn.now;
+    let name = current_step(watch).map_or(String::new(), |s| s.name.clone());
+    if let Some(record) = watch.steps.last_mut().filter(|r| r.name == name) {
+        record.proven_at = proven.then_some(now);
+        record.outcome = Some(StepOutcome::Done);
+    }
+    let how = if proven { "the probe shows it" } else { "not verified: the step has no probe" };
+    watch.record(now, "step_done", format!("{name}: {how}"));
+    let steps = watch.service.plan.steps.len();
+    let Some(rollback) = rollback_of(watch) else { return };
+    if usize::from(rollback.step) + 1 < steps {
+        *rollback = Rollback { step: rollback.step + 1, attempt: 0, stage: preflight_stage(now) };
+        ask(watch, turn);
+    } else {
+        watch.start_recovery(turn);
+    }
+}
+
+/// The preflight did not hold.
+fn refuse(watch: &mut Watch, why: String, turn: &mut Turn<'_>) {
+    if first_try(watch) {
+        watch.withhold(Withheld::Preflight { why }, turn);
+    } else {
+        fail(watch, format!("preflight refused: {why}"), turn);
+    }
+}
+
+fn fail(watch: &mut Watch, why: String, turn: &mut Turn<'_>) {
+    settle_record(watch, StepOutcome::Failed(why.clone()));
+    watch.end(Outcome::RollbackFailed { why }, NoticeReason::RollbackFailed, turn);
+}
+
+fn stuck(watch: &mut Watch, why: String, turn: &mut Turn<'_>) {
+    settle_record(watch, StepOutcome::Stuck(why.clone()));
+    let why = format!("stuck: {why}; a person must look whether it was applied");
+    watch.end(Outcome::RollbackFailed { why }, NoticeReason::Stuck, turn);
+}
+
+fn settle_record(watch: &mut Watch, outcome: StepOutcome) {
+    if let Some(record) = watch.steps.last_mut()
+        && record.outcome.is_none()
+    {
+        record.outcome = Some(outcome);
+    }
+}

@@ -1,0 +1,86 @@
+//! A watch as others may see it, free of inner state.
+
+use super::watch::{Phase, Watch};
+use crate::domain::signal::Signal;
+use crate::domain::time::Timestamp;
+use crate::domain::verdict::{Evidence, Outcome};
+use crate::domain::view::{PhaseWord, WatchView};
+
+impl Watch {
+    pub(super) fn phase_word(&self) -> PhaseWord {
+        match &self.phase {
+            Phase::CuttingOver { .. } => PhaseWord::CuttingOver,
+            Phase::Soaking { .. } => PhaseWord::Soaking,
+            Phase::Asking { .. } => PhaseWord::Asking,
+            Phase::RollingBack(_) => PhaseWord::RollingBack,
+            Phase::Recovering(_) => PhaseWord::Recovering,
+            Phase::Ended { .. } => PhaseWord::Ended,
+        }
+    }
+
+    pub(super) fn ended(&self) -> Option<(Timestamp, &Outcome)> {
+        match &self.phase {
+            Phase::Ended { at, outcome } => Some((*at, outcome)),
+            Phase::CuttingOver { .. }
+            | Phase::Soaking { .. }
+            | Phase::Asking { .. }
+            | Phase::RollingBack(_)
+            | Phase::Recovering(_) => None,
+        }
+    }
+
+    pub fn view(&self) -> WatchView {
+        let policy = &self.service.policy;
+        let ended = self.ended();
+        let mut evidence = self.rule.evidence();
+        evidence.push(self.new_alive.evidence(policy.limits.ticks));
+        WatchView {
+            id: self.id.clone(),
+            switch: self.announcement.clone(),
+            mode: policy.mode,
+            metrics: self.service.metrics.clone(),
+            phase: self.phase_word(),
+            verdict: self.verdict(),
+            opened_at: self.opened_at,
+            cut_over_at: self.cut_over_at,
+            soak_ends_at: self.cut_over_at.unwrap_or(self.opened_at) + policy.soak,
+            soak: policy.soak,
+            tick: self.tick,
+            ticks: self.ticks,
+            ended_at: ended.map(|(at, _)| at),
+            outcome: ended.map(|(_, outcome)| outcome.clone()),
+            baseline: self.baseline().cloned(),
+            evidence,
+            breach: self.breach.clone(),
+            steps: self.steps.clone(),
+            recovery: self.recovery.clone(),
+            timeline: self.timeline.clone(),
+            runbook: self.service.runbook.clone(),
+        }
+    }
+}
+
+/// One signal in one line, for the timeline and the log.
+pub(super) fn one_line(e: &Evidence) -> String {
+    let number = |v: f64| match e.signal {
+        Signal::ErrorRate => format!("{:.2} %", v * 100.0),
+        Signal::Latency(_) => format!("{:.0} ms", v * 1000.0),
+        Signal::Traffic | Signal::Alive | Signal::Custom(_) => format!("{v}"),
+    };
+    if e.signal == Signal::Alive {
+        let why = e.remark.as_deref().unwrap_or("its health check fails");
+        return format!("slot down: {why} ({} answers in a row)", e.ticks_above);
+    }
+    let mut line = format!("{} {}", e.signal, e.value.map_or("unknown".into(), number));
+    if let Some(baseline) = e.baseline {
+        line.push_str(&format!(" vs {} recorded", number(baseline)));
+    }
+    if let Some(limit) = e.limit {
+        line.push_str(&format!(" (limit {})", number(limit)));
+    }
+    if let Some(ratio) = e.ratio {
+        line.push_str(&format!(": {ratio:.1}×"));
+    }
+    line.push_str(&format!(" over {:.0} requests, {} ticks", e.requests, e.ticks_above));
+    line
+}
