@@ -5,3 +5,4 @@ pub mod edge;
 pub mod engine;
 pub mod journal;
 pub mod judge;
+pub mod shim;

@@ -1,0 +1,154 @@
+//! Steps through the shim, and what became of them after a crash.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use tokio::process::Command;
+
+use crate::domain::plan::{AttemptId, AttemptState, StepResult};
+use crate::domain::time::{Span, Timestamp};
+use crate::engine::message::StepRun;
+use crate::shim::{self, Spec};
+
+/// All that a child gets of a search path.
+pub const CHILD_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// How often a running attempt of an earlier daemon is looked at.
+const LOOK_EVERY: std::time::Duration = std::time::Duration::from_millis(100);
+
+/// After deadline and kill grace, the shim's report is due within this.
+const REPORT_SLACK: Span = Span::from_secs(8);
+
+/// Runs steps in directories below the state directory.
+#[derive(Debug, Clone)]
+pub struct Executor {
+    dir: PathBuf,
+    /// This program: the shim is one of its verbs.
+    program: PathBuf,
+}
+
+impl Executor {
+    pub fn new(state_dir: &Path, program: PathBuf) -> std::io::Result<Self> {
+        let dir = state_dir.join("exec");
+        fs::create_dir_all(dir.join("serial"))?;
+        Ok(Self { dir, program })
+    }
+
+    fn attempt_dir(&self, attempt: &AttemptId) -> PathBuf {
+        self.dir.join(attempt.file_name())
+    }
+
+    /// Runs one attempt to its end. Its directory must be new: an id is used once.
+    pub async fn run(&self, run: &StepRun, now: fn() -> Timestamp) -> AttemptState {
+        let dir = self.attempt_dir(&run.attempt);
+        if let Err(error) = self.prepare(&dir, run) {
+            if error.kind() == std::io::ErrorKind::AlreadyExists {
+                return self.recover(&run.attempt, run.deadline, now).await;
+            }
+            return AttemptState::Cancelled(format!("{}: {error}", dir.display()));
+        }
+        let spawned = Command::new(&self.program)
+            .arg("shim")
+            .arg(&dir)
+            .env_clear()
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::inherit())
+            // Its own group: what ends the daemon must not end the step.
+            .process_group(0)
+            .spawn();
+        match spawned {
+            Ok(mut child) => {
+                let _ = child.wait().await;
+                self.recover(&run.attempt, run.deadline, now).await
+            }
+            Err(error) => self.settle(&dir, &format!("{} shim: {error}", self.program.display())),
+        }
+    }
+
+    fn prepare(&self, dir: &Path, run: &StepRun) -> std::io::Result<()> {
+        let mut env: BTreeMap<String, String> = run.env.clone();
+        env.insert("PATH".into(), CHILD_PATH.into());
+        let serial = self.dir.join("serial").join(lock_file_name(&run.lock));
+        let spec = Spec {
+            argv: run.action.argv.clone(),
+            env,
+            start_by: run.start_by,
+            deadline: run.deadline,
+            serial: serial.display().to_string(),
+        };
+        fs::create_dir(dir)?;
+        let json = serde_json::to_vec(&spec)?;
+        shim::write_durably(dir, shim::SPEC, &json)?;
+        fs::File::open(&self.dir)?.sync_all()
+    }
+
+    /// What became of an attempt: adopts its result, waits for it while it runs, and makes sure that
+    /// one which never started never will.
+    pub async fn recover(&self, attempt: &AttemptId, deadline: Timestamp, now: fn() -> Timestamp) -> AttemptState {
+        let dir = self.attempt_dir(attempt);
+        let grace = Span::from_millis(u64::try_from(shim::KILL_GRACE.as_millis()).unwrap_or(u64::MAX));
+        let patience = deadline + grace + REPORT_SLACK;
+        loop {
+            if let Some(result) = read_result(&dir) {
+                return AttemptState::Ended(result);
+            }
+            if !self.is_running(&dir) {
+                return self.settle(&dir, "the daemon ended before the step began");
+            }
+            if now() >= patience {
+                // The shim is gone or stopped, the step holds the lock: end its group.
+                if let Some(group) = fs::read_to_string(dir.join(shim::GROUP)).ok().and_then(|t| t.trim().parse().ok())
+                {
+                    shim::kill_group(group, rustix::process::Signal::KILL);
+                }
+                tokio::time::sleep(LOOK_EVERY * 5).await;
+                return read_result(&dir).map_or(AttemptState::Ambiguous, AttemptState::Ended);
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    fn is_running(&self, dir: &Path) -> bool {
+        shim::open_lock(&dir.join(shim::LOCK)).is_ok_and(|lock| lock.try_lock().is_err())
+    }
+
+    /// Nothing runs and there is no result: cancelled for good if it never started, else ambiguous.
+    fn settle(&self, dir: &Path, why: &str) -> AttemptState {
+        if fs::create_dir_all(dir).is_err() {
+            return AttemptState::Ambiguous;
+        }
+        let Ok(lock) = shim::open_lock(&dir.join(shim::LOCK)) else { return AttemptState::Ambiguous };
+        if lock.try_lock().is_err() {
+            return AttemptState::Ambiguous;
+        }
+        // Under the lock nobody can start it between the look and the mark.
+        if let Some(result) = read_result(dir) {
+            return AttemptState::Ended(result);
+        }
+        if dir.join(shim::STARTED).exists() {
+            return AttemptState::Ambiguous;
+        }
+        if let Ok(why) = fs::read_to_string(dir.join(shim::CANCELLED)) {
+            return AttemptState::Cancelled(why);
+        }
+        match shim::write_durably(dir, shim::CANCELLED, why.as_bytes()) {
+            Ok(()) => AttemptState::Cancelled(why.to_owned()),
+            // It cannot be ruled out that it starts later.
+            Err(_) => AttemptState::Ambiguous,
+        }
+    }
+}
+
+fn read_result(dir: &Path) -> Option<StepResult> {
+    serde_json::from_slice(&fs::read(dir.join(shim::RESULT)).ok()?).ok()
+}
+
+/// A lock's name is free text (a path, as a rule): its digest is a file name.
+fn lock_file_name(lock: &str) -> String {
+    use sha2::Digest;
+    sha2::Sha256::digest(lock.as_bytes()).iter().take(16).map(|b| format!("{b:02x}")).collect()
+}
