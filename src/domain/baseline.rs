@@ -1,9 +1,12 @@
 //! The recorded normal that a soak is judged by, frozen when the watch opens.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::counts::{Buckets, Counts};
-use super::switch::{Slot, Version};
+use super::service::{Metrics, SlotSpec};
+use super::switch::{ServiceName, Slot, Version};
 use super::time::{Span, Timestamp};
 
 /// Sufficient statistics with their provenance.
@@ -63,4 +66,19 @@ impl Baseline {
         let s = self.covered.as_secs_f64();
         if s > 0.0 { self.counts.requests() / s } else { 0.0 }
     }
+}
+
+/// The question for a baseline, as a watch puts it when it opens.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BaselineAsk {
+    pub service: ServiceName,
+    pub slot: Slot,
+    pub other: Slot,
+    pub metrics: Metrics,
+    /// The cut-over (or the announcement, while the cut-over is not known).
+    pub before: Timestamp,
+    pub soak: Span,
+    pub cells_min: u32,
+    pub requests_min: f64,
+    pub slots: BTreeMap<Slot, SlotSpec>,
 }

@@ -2,3 +2,4 @@
 
 pub mod actuators;
 pub mod inbox;
+pub mod sources;

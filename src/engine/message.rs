@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::baseline::Baseline;
+use crate::domain::baseline::{Baseline, BaselineAsk};
 use crate::domain::counts::Cell;
 use crate::domain::notice::Notice;
 use crate::domain::plan::{AttemptId, AttemptState, Exec, HealthCheck, HealthReading, Probe, ProbeReading};
@@ -166,20 +166,6 @@ pub struct ObserveAsk {
     pub plausible_rate: Option<f64>,
     /// The answer counts as failed after this long.
     pub timeout: Span,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct BaselineAsk {
-    pub service: ServiceName,
-    pub slot: Slot,
-    pub other: Slot,
-    pub metrics: Metrics,
-    /// The cut-over (or the announcement, while the cut-over is not known).
-    pub before: Timestamp,
-    pub soak: Span,
-    pub cells_min: u32,
-    pub requests_min: f64,
-    pub slots: BTreeMap<Slot, SlotSpec>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -3,10 +3,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::message::{BaselineAsk, Command, CommandId, ObserveAsk};
+use super::message::{Command, CommandId, ObserveAsk};
 use super::rollback::{self, Rollback};
 use super::sight::{Cursor, Sight};
-use crate::domain::baseline::{Baseline, Quality};
+use crate::domain::baseline::{Baseline, BaselineAsk, Quality};
 use crate::domain::notice::{Notice, NoticeKey, NoticeReason};
 use crate::domain::plan::{HealthReading, ProbeReading, StepRecord};
 use crate::domain::policy::Mode;

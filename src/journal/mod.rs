@@ -1,5 +1,17 @@
 //! The durable log of inputs and decisions. Nothing outside this module knows that it is SQLite.
+//!
+//! One [`Journal`] writes (the driver's thread owns it); any number of [`Reader`]s read, also while no
+//! daemon runs. A commit is one transaction with one sync: inputs, decisions, outbox rows, attempts,
+//! views and snapshot are all there or none is.
 
+mod append;
+mod error;
+mod read;
+mod record;
+mod schema;
 pub mod write;
 
+pub use append::{Batch, Entry, Journal, Recovered, Snapshot};
+pub use error::JournalError;
+pub use read::{Marks, OutboxStats, QueuedNotice, Range, Reader, WatchFilter};
 pub use write::Write;

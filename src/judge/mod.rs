@@ -4,6 +4,7 @@
 
 pub mod alive;
 pub mod quantile;
+pub mod recorded;
 pub mod threshold;
 
 use serde::{Deserialize, Serialize};

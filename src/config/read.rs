@@ -1,0 +1,336 @@
+//! From a parsed file to [`Settings`]: the top tables.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use toml::de::DeTable;
+
+use super::problem::{Problem, Problems};
+use super::service;
+use super::settings::{
+    ApiSettings, EmailSettings, LogFormat, LogSettings, MailLogin, MailTls, PrometheusAuth, PrometheusSettings,
+    Settings,
+};
+use super::table::{At, Source, Table};
+use crate::domain::service::Metrics;
+use crate::domain::time::Span;
+
+pub const STATE_DIR: &str = "/var/lib/flipback";
+pub const SOCKET: &str = "/run/flipback/control.sock";
+
+const SECOND: Span = Span::from_secs(1);
+
+/// Reads one text. All problems come together.
+pub fn parse(file: &str, text: &str) -> Result<Settings, Problems> {
+    // A byte order mark is what some editors leave; it is no mistake of the operator's.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let source = Source::new(file, text);
+    let (root, errors) = DeTable::parse_recoverable(text);
+    for error in &errors {
+        let message = error.message().split_whitespace().collect::<Vec<_>>().join(" ");
+        source.problem(error.span().unwrap_or(0..0), "", format!("not TOML: {message}"), None);
+    }
+    let settings = settings(&Table::root(&source, &root), &source);
+    let mut problems = source.into_problems();
+    match settings {
+        Some(settings) if problems.is_empty() => Ok(settings),
+        _ => {
+            problems.sort_by_key(|p| (p.line, p.column));
+            problems.dedup();
+            if problems.is_empty() {
+                // Cannot happen: a missing part says why it is missing. Never silent all the same.
+                problems.push(Problem::whole(file, "the configuration is not complete".into(), None));
+            }
+            Err(Problems(problems))
+        }
+    }
+}
+
+fn settings(root: &Table<'_, '_>, source: &Source<'_>) -> Option<Settings> {
+    let state_dir = root.get("state_dir").and_then(|at| absolute_path(&at)).unwrap_or_else(|| STATE_DIR.into());
+    let prometheus = root
+        .need("prometheus", "add a [prometheus] table with url = \"http://127.0.0.1:9090\"")
+        .and_then(|at| at.table())
+        .and_then(prometheus);
+    let email = root.get("email").map(|at| at.table().and_then(email));
+    let api = root.get("api").map_or(Some(default_api()), |at| at.table().and_then(api));
+    let log = root.get("log").map_or(Some(default_log()), |at| at.table().map(log));
+    let templates = root.get("metrics").and_then(|at| at.table()).map(templates).unwrap_or_default();
+    let list = root.need("service", "add a [[service]] table for each service to watch").and_then(|at| at.list());
+    let mut services = Vec::new();
+    let mut complete = list.is_some();
+    for at in list.unwrap_or_default() {
+        match service::read(&at, &templates) {
+            Some(service) => {
+                if services.iter().any(|s: &crate::domain::service::Service| s.name == service.name) {
+                    at.problem(
+                        format!("the service {} is there twice", service.name),
+                        Some("give each service one table"),
+                    );
+                }
+                services.push(service);
+            }
+            None => complete = false,
+        }
+    }
+    finish_root(root, source);
+    if !complete {
+        return None;
+    }
+    Some(Settings {
+        state_dir,
+        prometheus: prometheus?,
+        email: email.map_or(Some(None), |e| e.map(Some))?,
+        api: api?,
+        log: log?,
+        services,
+    })
+}
+
+fn finish_root(root: &Table<'_, '_>, source: &Source<'_>) {
+    const KNOWN: [&str; 7] = ["state_dir", "prometheus", "email", "api", "log", "metrics", "service"];
+    for (key, span, _) in root.entries() {
+        if !KNOWN.contains(&key.as_str()) {
+            let shown: String = key.chars().take(60).collect();
+            let near = super::table::nearest(&key, KNOWN.iter().copied());
+            let help = near.map_or_else(
+                || format!("the top-level keys are {}", KNOWN.join(", ")),
+                |k| format!("did you mean {k}?"),
+            );
+            source.problem(span, &shown, "is not a key of the configuration", Some(help));
+        }
+    }
+}
+
+fn prometheus(table: Table<'_, '_>) -> Option<PrometheusSettings> {
+    let url = table.need("url", "url = \"http://127.0.0.1:9090\"").and_then(|at| http_url(&at));
+    let external_url = table.get("external_url").and_then(|at| http_url(&at));
+    let timeout = table
+        .get("timeout")
+        .and_then(|at| at.duration(SECOND..=Span::from_secs(60), "a tick waits for the answer"))
+        .unwrap_or(Span::from_secs(5));
+    let settle = table.get("settle").and_then(|at| {
+        at.duration(SECOND..=Span::from_mins(10), "samples that arrive later than this are lost to the soak")
+    });
+    let backfill = table
+        .get("backfill")
+        .and_then(|at| at.duration(Span::ZERO..=Span::from_mins(7 * 24 * 60), "the store keeps cells for eight days"))
+        .unwrap_or(Span::from_mins(24 * 60));
+    let bearer = table.get("bearer_token_file").and_then(|at| absolute_path(&at));
+    let basic = table.get("basic_auth").and_then(|at| at.table()).and_then(|t| {
+        let username = t.need("username", "username = \"flipback\"").and_then(|at| at.string().map(str::to_owned));
+        refuse_inline(&t, "password", "password_file");
+        let file =
+            t.need("password_file", "put the password into a file and name it here").and_then(|at| absolute_path(&at));
+        t.finish();
+        Some((username?, file?))
+    });
+    refuse_inline(&table, "bearer_token", "bearer_token_file");
+    let auth = match (bearer, basic) {
+        (Some(_), Some(_)) => {
+            table.problem("prometheus", "has both bearer_token_file and basic_auth", Some("keep one of them".into()));
+            return None;
+        }
+        (Some(token_file), None) => Some(PrometheusAuth::Bearer { token_file }),
+        (None, Some((username, password_file))) => Some(PrometheusAuth::Basic { username, password_file }),
+        (None, None) => None,
+    };
+    table.finish();
+    Some(PrometheusSettings { url: url?, external_url, timeout, settle, auth, backfill })
+}
+
+/// A secret in the file itself would end up in backups and tickets.
+fn refuse_inline(table: &Table<'_, '_>, key: &'static str, file_key: &str) {
+    if let Some(at) = table.get(key) {
+        at.problem(
+            "is a secret in the configuration",
+            Some(&format!("put it into a file that only flipback can read and name it in {file_key}")),
+        );
+    }
+}
+
+fn email(table: Table<'_, '_>) -> Option<EmailSettings> {
+    let smarthost = table.need("smarthost", "smarthost = \"127.0.0.1:25\"").and_then(|at| host_port(&at));
+    let from = table.need("from", "from = \"flipback@example.org\"").and_then(|at| address(&at));
+    let to_at = table.need("to", "to = [\"oncall@example.org\"]");
+    let to: Option<Vec<String>> = to_at.as_ref().and_then(|at| {
+        let all: Vec<String> = at.list()?.iter().filter_map(address).collect();
+        if all.is_empty() {
+            at.problem("names nobody", Some("name at least one address"));
+        } else if all.len() > 50 {
+            at.problem("has more than 50 addresses", Some("use a mailing list"));
+        }
+        Some(all)
+    });
+    let tls = table.get("tls").and_then(|at| {
+        at.word(&[("none", MailTls::None), ("starttls", MailTls::StartTls), ("implicit", MailTls::Implicit)])
+    });
+    let username = table.get("username").and_then(|at| at.string().map(str::to_owned));
+    refuse_inline(&table, "password", "password_file");
+    let password_file = table.get("password_file").and_then(|at| absolute_path(&at));
+    let timeout = table
+        .get("timeout")
+        .and_then(|at| {
+            at.duration(SECOND..=Span::from_mins(5), "one delivery, from connecting to the server's last word")
+        })
+        .unwrap_or(Span::from_secs(30));
+    let login = match (username, password_file) {
+        (Some(username), Some(password_file)) => Some(MailLogin { username, password_file }),
+        (None, None) => None,
+        (Some(_), None) => {
+            table.problem(
+                "email.password_file",
+                "is missing beside username",
+                Some("name the file that holds the password".into()),
+            );
+            return None;
+        }
+        (None, Some(_)) => {
+            table.problem("email.username", "is missing beside password_file", None);
+            return None;
+        }
+    };
+    table.finish();
+    let (host, port) = smarthost?;
+    let loopback = host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
+    let tls = tls.unwrap_or(if loopback { MailTls::None } else { MailTls::StartTls });
+    Some(EmailSettings { host, port, tls, from: from?, to: to?, login, timeout })
+}
+
+fn default_api() -> ApiSettings {
+    ApiSettings { listen: None, token_file: None, socket: SOCKET.into() }
+}
+
+fn api(table: Table<'_, '_>) -> Option<ApiSettings> {
+    let listen_at = table.get("listen");
+    let listen = listen_at.as_ref().and_then(|at| match at.string()? {
+        "none" => None,
+        text => match text.parse::<SocketAddr>() {
+            Ok(address) if address.ip().is_loopback() => Some(address),
+            Ok(_) => {
+                at.problem(
+                    "is not a loopback address",
+                    Some("without TLS flipback listens on 127.0.0.1 or [::1] only; put a TLS proxy before it"),
+                );
+                None
+            }
+            Err(_) => {
+                at.problem(
+                    format!("{:?} is not an address with a port", text.chars().take(60).collect::<String>()),
+                    Some("listen = \"127.0.0.1:9747\", or \"none\" for the control socket alone"),
+                );
+                None
+            }
+        },
+    });
+    let token_file = table.get("token_file").and_then(|at| absolute_path(&at));
+    refuse_inline(&table, "token", "token_file");
+    if let (Some(_), Some(at), None) = (listen, &listen_at, &token_file) {
+        at.problem(
+            "needs token_file beside it",
+            Some("put a random token into a file and name it: token_file = \"/etc/flipback/token\""),
+        );
+    }
+    let socket = table.get("socket").map_or(Some(SOCKET.into()), |at| absolute_path(&at));
+    table.finish();
+    Some(ApiSettings { listen, token_file, socket: socket? })
+}
+
+fn default_log() -> LogSettings {
+    LogSettings { format: LogFormat::Auto, level: "info".into() }
+}
+
+fn log(table: Table<'_, '_>) -> LogSettings {
+    let format = table
+        .get("format")
+        .and_then(|at| at.word(&[("auto", LogFormat::Auto), ("logfmt", LogFormat::Logfmt), ("json", LogFormat::Json)]))
+        .unwrap_or(LogFormat::Auto);
+    let level = table.get("level").and_then(|at| {
+        let text = at.string()?;
+        if text.parse::<tracing_subscriber::filter::Targets>().is_err() {
+            at.problem(
+                format!("{text:?} is not a log level"),
+                Some("one of error, warn, info, debug, trace; or flipback=debug,info"),
+            );
+            return None;
+        }
+        Some(text.to_owned())
+    });
+    table.finish();
+    LogSettings { format, level: level.unwrap_or_else(|| "info".into()) }
+}
+
+fn templates(table: Table<'_, '_>) -> BTreeMap<String, Option<Metrics>> {
+    table
+        .entries()
+        .into_iter()
+        .map(|(name, _, at)| (name.clone(), at.table().and_then(|t| service::metrics(&name, t))))
+        .collect()
+}
+
+pub(super) fn absolute_path(at: &At<'_, '_>) -> Option<PathBuf> {
+    let text = at.string()?;
+    if !text.starts_with('/') || text.contains('\0') {
+        at.problem(
+            format!("{:?} is not an absolute path", text.chars().take(80).collect::<String>()),
+            Some("begin it with /"),
+        );
+        return None;
+    }
+    Some(PathBuf::from(text))
+}
+
+pub(super) fn http_url(at: &At<'_, '_>) -> Option<String> {
+    let text = at.string()?;
+    let shown: String = text.chars().take(80).collect();
+    match reqwest::Url::parse(text) {
+        Ok(url) if !matches!(url.scheme(), "http" | "https") => {
+            at.problem(format!("{shown:?} is not an http or https URL"), None);
+            None
+        }
+        Ok(url) if !url.username().is_empty() || url.password().is_some() => {
+            at.problem(
+                "has credentials in it",
+                Some("URLs are shown in logs and mails: use basic_auth with a password_file"),
+            );
+            None
+        }
+        Ok(_) => Some(text.trim_end_matches('/').to_owned()),
+        Err(why) => {
+            at.problem(format!("{shown:?} is not a URL: {why}"), Some("like http://127.0.0.1:9090"));
+            None
+        }
+    }
+}
+
+fn host_port(at: &At<'_, '_>) -> Option<(String, u16)> {
+    let text = at.string()?;
+    let parts = text.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
+    match parts {
+        Some((host, port)) if !host.is_empty() && port > 0 && !host.contains(['/', '@', ' ']) => {
+            Some((host.trim_matches(['[', ']']).to_owned(), port))
+        }
+        _ => {
+            at.problem(
+                format!("{:?} is not host:port", text.chars().take(80).collect::<String>()),
+                Some("like mail.example.org:587 or 127.0.0.1:25"),
+            );
+            None
+        }
+    }
+}
+
+fn address(at: &At<'_, '_>) -> Option<String> {
+    let text = at.string()?;
+    match text.parse::<lettre::message::Mailbox>() {
+        Ok(_) => Some(text.to_owned()),
+        Err(_) => {
+            at.problem(
+                format!("{:?} is not a mail address", text.chars().take(80).collect::<String>()),
+                Some("like oncall@example.org or \"On call <oncall@example.org>\""),
+            );
+            None
+        }
+    }
+}

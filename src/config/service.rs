@@ -1,0 +1,615 @@
+//! One `[[service]]`: slots, metrics, policy and plan.
+
+use std::collections::BTreeMap;
+
+use super::read::http_url;
+use super::table::{At, Table, nearest};
+use crate::domain::plan::{Exec, Expect, HealthCheck, Plan, Probe, Step};
+use crate::domain::policy::{Bound, CustomLimit, Limits, Mode, Policy, Ratio, Share, WarmUp};
+use crate::domain::service::{Metrics, Service, SlotSpec, Slots};
+use crate::domain::signal::Quantile;
+use crate::domain::switch::{ServiceName, Slot};
+use crate::domain::time::Span;
+use crate::edge::sources::promql;
+
+const SECOND: Span = Span::from_secs(1);
+
+/// More steps than this is a deploy tool, not a way back.
+const STEPS_MAX: usize = 16;
+
+pub(super) fn read(at: &At<'_, '_>, templates: &BTreeMap<String, Option<Metrics>>) -> Option<Service> {
+    let table = at.table()?;
+    let name = table.need("name", "name = \"checkout\"").and_then(|at| named(&at, ServiceName::try_new));
+    let slots = table
+        .need("slots", "slots.blue = { health = { http = \"http://127.0.0.1:9001/healthz\" } }, one for each slot")
+        .and_then(|at| slots(&at));
+    let limits_at = table.get("limits");
+    let (limits, limits_custom) = limits_at.as_ref().and_then(At::table).map_or((Some(default_limits()), None), limits);
+    let metrics = table
+        .need("metrics", "the name of a [metrics.NAME] table, or a table with requests, errors and latency")
+        .and_then(|at| service_metrics(&at, name.as_ref(), templates));
+    let mode_at = table.get("mode");
+    let mode = mode_at
+        .as_ref()
+        .and_then(|at| at.word(&[("observe", Mode::Observe), ("ask", Mode::Ask), ("auto", Mode::Auto)]))
+        .unwrap_or(Mode::Observe);
+    let unverified = table.get("unverified").and_then(|at| at.boolean()).unwrap_or(false);
+    let runbook = table.get("runbook").and_then(|at| http_url(&at));
+    if let Some(at) = table.get("rule") {
+        match at.string() {
+            Some("threshold") | None => {}
+            Some("evidence" | "either") => {
+                at.problem("this rule is not there yet", Some("leave the key away, or rule = \"threshold\""));
+            }
+            Some(other) => {
+                let shown: String = other.chars().take(40).collect();
+                at.problem(format!("{shown:?} is not a rule"), Some("the rule is \"threshold\""));
+            }
+        }
+    }
+    let soak = table.get("soak").and_then(|at| at.table());
+    let (soak, tick, extend_max) = soak_of(soak);
+    let warm_up = table.get("warm_up").and_then(|at| at.table()).map_or(
+        WarmUp { errors: Span::from_secs(30), latency: Span::from_secs(60) },
+        |t| {
+            let span = |key, default| {
+                t.get(key)
+                    .and_then(|at| {
+                        at.duration(Span::ZERO..=Span::from_mins(30), "a longer warm-up is a soak without a judge")
+                    })
+                    .unwrap_or(default)
+            };
+            let warm_up =
+                WarmUp { errors: span("errors", Span::from_secs(30)), latency: span("latency", Span::from_secs(60)) };
+            t.finish();
+            warm_up
+        },
+    );
+    let time = |key: &'static str, default: Span, longest: Span| {
+        table.get(key).and_then(|at| at.duration(SECOND..=longest, "nobody waits longer for this")).unwrap_or(default)
+    };
+    let ask_timeout = time("ask_timeout", Span::from_mins(10), Span::from_mins(24 * 60));
+    let confirm_within = time("confirm_within", Span::from_secs(60), Span::from_mins(60));
+    let recover_within = time("recover_within", Span::from_mins(3), Span::from_mins(120));
+    let notify_passed = table.get("notify_passed").and_then(|at| at.boolean()).unwrap_or(true);
+    let (mut cells_min, mut requests_min) = (8, 1000.0);
+    if let Some(t) = table.get("baseline").and_then(|at| at.table()) {
+        cells_min =
+            t.get("cells_min").and_then(|at| at.whole(1..=5760, "cells are 15 s; a day has 5760")).unwrap_or(cells_min);
+        if let Some(at) = t.get("requests_min")
+            && let Some(n) = at.number()
+        {
+            if (1.0..=1e12).contains(&n) {
+                requests_min = n;
+            } else {
+                at.problem("must be at least 1", None);
+            }
+        }
+        t.finish();
+    }
+    let plan = table.get("rollback").map_or(Some(Plan::default()), |at| plan(&at, slots.as_ref()));
+    let (span_at, table_path) = (mode_at.clone(), table.path.clone());
+    table.finish();
+    let service = Service {
+        name: name?,
+        slots: slots?,
+        metrics: metrics?,
+        policy: Policy {
+            mode,
+            soak,
+            tick,
+            extend_max,
+            warm_up,
+            limits: limits?,
+            ask_timeout,
+            confirm_within,
+            recover_within,
+            baseline_cells_min: cells_min,
+            baseline_requests_min: requests_min,
+            notify_passed,
+        },
+        plan: plan?,
+        unverified,
+        runbook,
+    };
+    if let Some(custom_at) = limits_custom {
+        for limit in &service.policy.limits.custom {
+            if !service.metrics.custom.iter().any(|(n, _)| *n == limit.name) {
+                let known: Vec<_> = service.metrics.custom.iter().map(|(n, _)| n.as_str()).collect();
+                custom_at.problem(
+                    format!("there is a limit for {:?}, but no such custom signal", limit.name),
+                    Some(&format!(
+                        "the custom signals of metrics {} are: {}",
+                        service.metrics.name,
+                        if known.is_empty() { "none".into() } else { known.join(", ") }
+                    )),
+                );
+            }
+        }
+    }
+    if mode == Mode::Auto && !unverified {
+        let missing = missing_for_auto(&service);
+        if !missing.is_empty() {
+            let place = span_at.as_ref().unwrap_or(at);
+            place.source.problem(
+                place.span.clone(),
+                &format!("{table_path}.mode"),
+                format!("auto needs more: {}", missing.join("; ")),
+                Some("add them, or say unverified = true to act without proof".into()),
+            );
+        }
+    }
+    Some(service)
+}
+
+/// What a rollback without a person needs and the service lacks.
+pub fn missing_for_auto(service: &Service) -> Vec<String> {
+    let mut missing = Vec::new();
+    match &service.slots {
+        Slots::Named(named) => {
+            for (slot, spec) in named {
+                if spec.health.is_none() {
+                    missing.push(format!("slots.{slot} has no health check"));
+                }
+            }
+        }
+        Slots::Versions => missing.push("slots by version have no health checks".into()),
+    }
+    if service.plan.steps.is_empty() {
+        missing.push("there is no [[service.rollback]] step".into());
+    }
+    for step in &service.plan.steps {
+        if step.probe.is_none() {
+            missing.push(format!("rollback step {} has no probe", step.name));
+        }
+    }
+    missing
+}
+
+fn named<T, E: std::fmt::Display>(at: &At<'_, '_>, make: impl Fn(String) -> Result<T, E>) -> Option<T> {
+    match make(at.string()?.to_owned()) {
+        Ok(name) => Some(name),
+        Err(why) => {
+            at.problem(why.to_string(), None);
+            None
+        }
+    }
+}
+
+fn soak_of(table: Option<Table<'_, '_>>) -> (Span, Span, Span) {
+    let (mut soak, mut tick) = (Span::from_mins(30), Span::from_secs(15));
+    let mut extend = None;
+    if let Some(t) = table {
+        if let Some(found) = t.get("tick").and_then(|at| {
+            at.duration(SECOND..=Span::from_secs(60), "shorter is beyond what scrapes bring, longer is too late")
+        }) {
+            tick = found;
+        }
+        if let Some(at) = t.get("duration")
+            && let Some(found) =
+                at.duration(SECOND.times(10)..=Span::from_mins(48 * 60), "a soak takes ten seconds to two days")
+        {
+            soak = found;
+            if soak < tick.times(3) {
+                at.problem(
+                    format!("{soak} is shorter than three ticks of {tick}"),
+                    Some("make the soak longer or the tick shorter"),
+                );
+            }
+        }
+        extend = t
+            .get("extend_max")
+            .and_then(|at| at.duration(Span::ZERO..=Span::from_mins(48 * 60), "an extension is no second soak"));
+        t.finish();
+    }
+    (soak, tick, extend.unwrap_or(soak))
+}
+
+pub(super) fn default_limits() -> Limits {
+    // The literals are in range; a default that were not would be seen by every test of this module.
+    let (ratio, detect) = (Ratio::try_new(1.5), Ratio::try_new(10.0));
+    let (floor, rate) = (Share::try_new(0.001), Share::try_new(0.05));
+    match (ratio, detect, floor, rate) {
+        (Ok(ratio), Ok(must_detect), Ok(floor), Ok(error_rate)) => Limits {
+            ratio,
+            floor,
+            error_rate,
+            latency_s: Vec::new(),
+            quantiles: vec![Quantile::P95, Quantile::P99],
+            ticks: 3,
+            min_events: 5,
+            must_detect,
+            custom: Vec::new(),
+        },
+        _ => unreachable!("the defaults are in range"),
+    }
+}
+
+fn limits<'s, 't>(table: Table<'s, 't>) -> (Option<Limits>, Option<At<'s, 't>>) {
+    let mut limits = default_limits();
+    let mut good = true;
+    let mut number = |key: &'static str, take: &mut dyn FnMut(f64) -> Result<(), String>| {
+        if let Some(at) = table.get(key)
+            && let Some(n) = at.number()
+            && let Err(why) = take(n)
+        {
+            at.problem(format!("is {n}, but {why}"), None);
+            good = false;
+        }
+    };
+    number("ratio", &mut |n| Ratio::try_new(n).map(|r| limits.ratio = r).map_err(|e| e.to_string()));
+    number("must_detect", &mut |n| Ratio::try_new(n).map(|r| limits.must_detect = r).map_err(|e| e.to_string()));
+    number("floor", &mut |n| Share::try_new(n).map(|s| limits.floor = s).map_err(|e| e.to_string()));
+    number("error_rate", &mut |n| Share::try_new(n).map(|s| limits.error_rate = s).map_err(|e| e.to_string()));
+    if let Some(n) = table.get("ticks").and_then(|at| at.whole(1..=20, "consecutive ticks above the limit")) {
+        limits.ticks = n;
+    }
+    if let Some(n) = table.get("min_events").and_then(|at| at.whole(1..=100_000, "bad requests that a breach needs")) {
+        limits.min_events = n;
+    }
+    if let Some(all) = table.get("quantiles").and_then(|at| at.list()) {
+        limits.quantiles = all.iter().filter_map(|at| at.word(&QUANTILES)).collect();
+    }
+    for (key, quantile) in QUANTILE_KEYS {
+        let longest = Span::from_mins(10);
+        if let Some(span) =
+            table.get(key).and_then(|at| at.duration(Span::from_millis(1)..=longest, "requests do not take longer"))
+        {
+            limits.latency_s.push((quantile, span.as_secs_f64()));
+        }
+    }
+    let custom_at = table.get("custom");
+    if let Some(custom) = custom_at.as_ref().and_then(At::table) {
+        for (name, _, at) in custom.entries() {
+            let Some(t) = at.table() else { continue };
+            let above = t.get("above").and_then(|at| at.number());
+            let below = t.get("below").and_then(|at| at.number());
+            t.finish();
+            match (above, below) {
+                (Some(limit), None) => limits.custom.push(CustomLimit { name, bound: Bound::Above(limit) }),
+                (None, Some(limit)) => limits.custom.push(CustomLimit { name, bound: Bound::Below(limit) }),
+                _ => at.problem("needs exactly one of above and below", Some("cpu = { above = 0.9 }")),
+            }
+        }
+    }
+    table.finish();
+    (good.then_some(limits), custom_at)
+}
+
+const QUANTILES: [(&str, Quantile); 3] = [("p50", Quantile::P50), ("p95", Quantile::P95), ("p99", Quantile::P99)];
+const QUANTILE_KEYS: [(&str, Quantile); 3] =
+    [("latency_p50", Quantile::P50), ("latency_p95", Quantile::P95), ("latency_p99", Quantile::P99)];
+
+fn service_metrics(
+    at: &At<'_, '_>,
+    service: Option<&ServiceName>,
+    templates: &BTreeMap<String, Option<Metrics>>,
+) -> Option<Metrics> {
+    if at.value.as_table().is_some() {
+        let name = service.map_or("service", ServiceName::as_str).to_owned();
+        return metrics(&name, at.table()?);
+    }
+    let name = at.string()?;
+    match templates.get(name) {
+        Some(found) => found.clone(),
+        None => {
+            let near = nearest(name, templates.keys().map(String::as_str));
+            let list: Vec<_> = templates.keys().map(String::as_str).collect();
+            let help = near.map_or_else(
+                || format!("the templates are: {}", if list.is_empty() { "none".into() } else { list.join(", ") }),
+                |n| format!("did you mean {n:?}?"),
+            );
+            at.problem(format!("there is no [metrics.{}]", name.chars().take(60).collect::<String>()), Some(&help));
+            None
+        }
+    }
+}
+
+pub(super) fn metrics(name: &str, table: Table<'_, '_>) -> Option<Metrics> {
+    let selector = |at: At<'_, '_>| -> Option<String> {
+        let text = at.string()?;
+        match promql::check_selector(text) {
+            Ok(()) => Some(text.to_owned()),
+            Err(why) => {
+                at.problem(why, None);
+                None
+            }
+        }
+    };
+    let requests = table
+        .need("requests", "requests = 'http_requests_total{service=\"$service\",env=\"$slot\"}'")
+        .and_then(selector);
+    let errors = table.get("errors").map(selector);
+    let latency = table.get("latency").map(|at| {
+        let place = at.clone();
+        let text = selector(at)?;
+        let metric = promql::Selector::parse(&text).ok()?.metric().to_owned();
+        if !metric.ends_with("_bucket") {
+            place.problem(
+                format!("{metric} is not a histogram's buckets"),
+                Some(&format!("name the buckets: {metric}_bucket")),
+            );
+            return None;
+        }
+        Some(text)
+    });
+    let mut custom = Vec::new();
+    if let Some(t) = table.get("custom").and_then(|at| at.table()) {
+        for (name, _, at) in t.entries() {
+            let Some(query) = at.string() else { continue };
+            match promql::check_query(query) {
+                Ok(()) => custom.push((name, query.to_owned())),
+                Err(why) => at.problem(why, None),
+            }
+        }
+    }
+    let by_slot = requests.as_ref().is_some_and(|r| r.contains("$slot"));
+    for (what, text) in [("errors", errors.clone().flatten()), ("latency", latency.clone().flatten())] {
+        if let Some(text) = text
+            && text.contains("$slot") != by_slot
+            && requests.is_some()
+        {
+            table.problem(
+                &format!("{}.{what}", table.path),
+                "and requests do not agree on $slot: one tells slots apart, the other does not",
+                Some(
+                    "put $slot into all selectors, or into none (then before and after are told apart by time)".into(),
+                ),
+            );
+        }
+    }
+    table.finish();
+    Some(Metrics {
+        name: name.to_owned(),
+        requests: requests?,
+        errors: errors.map_or(Some(None), |e| e.map(Some))?,
+        latency: latency.map_or(Some(None), |l| l.map(Some))?,
+        custom,
+    })
+}
+
+fn slots(at: &At<'_, '_>) -> Option<Slots> {
+    if let Some(text) = at.value.as_str() {
+        if text == "versions" {
+            return Some(Slots::Versions);
+        }
+        at.problem(
+            format!("{:?} is not a way to name slots", text.chars().take(40).collect::<String>()),
+            Some("slots = [\"blue\", \"green\"], a table of slots, or \"versions\""),
+        );
+        return None;
+    }
+    let mut named_slots = BTreeMap::new();
+    if at.value.as_array().is_some() {
+        for (name, place) in at.strings()? {
+            if let Some(slot) = named(&place, |_| Slot::try_new(name))
+                && named_slots.insert(slot, SlotSpec::default()).is_some()
+            {
+                place.problem("is there twice", None);
+            }
+        }
+    } else {
+        for (name, span, place) in at.table()?.entries() {
+            let slot = match Slot::try_new(name) {
+                Ok(slot) => slot,
+                Err(why) => {
+                    place.source.problem(span, &place.path, why.to_string(), None);
+                    continue;
+                }
+            };
+            let Some(table) = place.table() else { continue };
+            let health = table.get("health").map(|at| at.table().and_then(health));
+            let mut labels = BTreeMap::new();
+            if let Some(t) = table.get("labels").and_then(|at| at.table()) {
+                for (label, span, value) in t.entries() {
+                    let plain = !label.is_empty()
+                        && label
+                            .chars()
+                            .enumerate()
+                            .all(|(i, c)| c == '_' || c.is_ascii_alphabetic() || (i > 0 && c.is_ascii_digit()));
+                    if !plain {
+                        value.source.problem(
+                            span,
+                            &value.path,
+                            "is not a label name",
+                            Some("letters, digits and _".into()),
+                        );
+                    } else if let Some(text) = value.string() {
+                        labels.insert(label, text.to_owned());
+                    }
+                }
+            }
+            table.finish();
+            if let Some(health) = health.map_or(Some(None), |h| h.map(Some)) {
+                named_slots.insert(slot, SlotSpec { health, labels });
+            }
+        }
+    }
+    if named_slots.is_empty() {
+        at.problem("names no slot", Some("a blue/green service has two: slots = [\"blue\", \"green\"]"));
+        return None;
+    }
+    Some(Slots::Named(named_slots))
+}
+
+fn health(table: Table<'_, '_>) -> Option<HealthCheck> {
+    let timeout = table
+        .get("timeout")
+        .and_then(|at| {
+            at.duration(Span::from_millis(50)..=Span::from_secs(30), "a check that takes longer is no answer")
+        })
+        .unwrap_or(Span::from_secs(2));
+    let (http, tcp, exec) = (table.get("http"), table.get("tcp"), table.get("exec"));
+    let many = [&http, &tcp, &exec].into_iter().flatten().count();
+    let check = if many == 1 {
+        match (http, tcp, exec) {
+            (Some(at), _, _) => http_url(&at).map(|url| HealthCheck::Http { url, timeout }),
+            (_, Some(at), _) => at.string().and_then(|text| {
+                let good =
+                    text.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
+                if !good {
+                    at.problem(
+                        format!("{:?} is not host:port", text.chars().take(80).collect::<String>()),
+                        Some("tcp = \"127.0.0.1:9001\""),
+                    );
+                }
+                good.then(|| HealthCheck::Tcp { address: text.to_owned(), timeout })
+            }),
+            (_, _, Some(at)) => argv(&at, &[]).map(|exec| HealthCheck::Exec { exec, timeout }),
+            (None, None, None) => None,
+        }
+    } else {
+        table.problem(
+            &table.path,
+            "needs exactly one of http, tcp and exec",
+            Some("health = { http = \"http://127.0.0.1:9001/healthz\" }".into()),
+        );
+        None
+    };
+    table.finish();
+    check
+}
+
+/// An absolute program and its arguments; a variable is a whole element.
+fn argv(at: &At<'_, '_>, variables: &[&str]) -> Option<Exec> {
+    let elements = at.strings()?;
+    let Some((program, place)) = elements.first() else {
+        at.problem("is empty", Some("[\"/usr/local/bin/switch-traffic\", \"$old\"]"));
+        return None;
+    };
+    let mut good = true;
+    if !program.starts_with('/') {
+        place.problem(
+            format!("{:?} is not an absolute path", program.chars().take(60).collect::<String>()),
+            Some("there is no shell and no search: name the program's whole path"),
+        );
+        good = false;
+    }
+    for (element, place) in &elements {
+        if element.contains('\0') {
+            place.problem("holds a NUL", None);
+            good = false;
+        }
+        let Some(dollar) = element.find('$') else { continue };
+        let name = &element[dollar + 1..];
+        if dollar == 0 && variables.contains(&name) {
+            continue;
+        }
+        good = false;
+        let list: Vec<String> = variables.iter().map(|v| format!("${v}")).collect();
+        if dollar == 0 && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
+            let near = nearest(name, variables.iter().copied()).map(|v| format!("did you mean ${v}?"));
+            let help = near.unwrap_or_else(|| {
+                if list.is_empty() {
+                    "no variables are known here".into()
+                } else {
+                    format!("the variables are {}", list.join(", "))
+                }
+            });
+            place.problem(format!("${name} is not a variable"), Some(&help));
+        } else {
+            place.problem(
+                "has a $ inside an element",
+                Some("a variable is a whole element of its own: [\"--to\", \"$old\"] instead of [\"--to=$old\"]"),
+            );
+        }
+    }
+    good.then(|| Exec { argv: elements.iter().map(|(e, _)| (*e).to_owned()).collect() })
+}
+
+fn plan(at: &At<'_, '_>, slots: Option<&Slots>) -> Option<Plan> {
+    let list = at.list()?;
+    if list.len() > STEPS_MAX {
+        at.problem(format!("has more than {STEPS_MAX} steps"), None);
+        return None;
+    }
+    let steps: Vec<Option<Step>> = list.iter().map(|at| at.table().and_then(|t| step(t, slots))).collect();
+    Some(Plan { steps: steps.into_iter().collect::<Option<_>>()? })
+}
+
+const VARIABLES: [&str; 3] = ["old", "new", "service"];
+
+fn step(table: Table<'_, '_>, slots: Option<&Slots>) -> Option<Step> {
+    let name = table.need("name", "name = \"haproxy\"").and_then(|at| at.string().map(str::to_owned));
+    let action =
+        table.need("exec", "exec = [\"/usr/local/bin/switch-traffic\", \"$old\"]").and_then(|at| argv(&at, &VARIABLES));
+    let timeout = table
+        .get("timeout")
+        .and_then(|at| at.duration(SECOND..=Span::from_mins(10), "traffic on a bad release cannot wait longer"))
+        .unwrap_or(Span::from_secs(30));
+    let verify_timeout = table
+        .get("verify_timeout")
+        .and_then(|at| at.duration(SECOND..=Span::from_mins(30), "DNS and slow proxies included"))
+        .unwrap_or(Span::from_secs(10));
+    let probe = table.get("probe").map(|at| at.table().and_then(|t| probe(t, slots)));
+    let has_probe = probe.is_some();
+    let retry_safe = table.get("retry_safe").and_then(|at| {
+        let safe = at.boolean()?;
+        if safe && !has_probe {
+            at.problem(
+                "cannot be true without a probe",
+                Some("without a probe nobody can say whether the step was applied"),
+            );
+        }
+        Some(safe)
+    });
+    let lock = table.get("lock").and_then(|at| at.string().map(str::to_owned));
+    table.finish();
+    let (name, action) = (name?, action?);
+    let lock = lock.or_else(|| action.argv.first().cloned()).unwrap_or_default();
+    Some(Step {
+        name,
+        action,
+        timeout,
+        probe: probe.map_or(Some(None), |p| p.map(Some))?,
+        verify_timeout,
+        retry_safe: retry_safe.unwrap_or(has_probe),
+        lock,
+    })
+}
+
+fn probe(table: Table<'_, '_>, slots: Option<&Slots>) -> Option<Probe> {
+    let exec = table.need("exec", "exec = [\"/usr/local/bin/active-slot\"]").and_then(|at| argv(&at, &VARIABLES));
+    let timeout = table
+        .get("timeout")
+        .and_then(|at| at.duration(Span::from_millis(100)..=Span::from_secs(60), "a probe is a quick look"))
+        .unwrap_or(Span::from_secs(5));
+    let expect = table.get("expect").map_or(Some(Expect::SlotName), |at| match at.value.as_str() {
+        Some("$old") => Some(Expect::SlotName),
+        Some(other) => {
+            let shown: String = other.chars().take(40).collect();
+            at.problem(
+                format!("{shown:?} would be expected for every slot"),
+                Some("\"$old\" (the probe prints the slot's name), or a table with a word for each slot"),
+            );
+            None
+        }
+        None => {
+            let mut words = BTreeMap::new();
+            for (name, span, place) in at.table()?.entries() {
+                match Slot::try_new(name) {
+                    Ok(slot) => {
+                        if let Some(Slots::Named(known)) = slots
+                            && !known.contains_key(&slot)
+                        {
+                            let list: Vec<_> = known.keys().map(Slot::as_str).collect();
+                            place.source.problem(
+                                span,
+                                &place.path,
+                                "is not a slot of this service",
+                                Some(format!("its slots are {}", list.join(", "))),
+                            );
+                        }
+                        if let Some(word) = place.string() {
+                            words.insert(slot, word.trim().to_owned());
+                        }
+                    }
+                    Err(why) => place.source.problem(span, &place.path, why.to_string(), None),
+                }
+            }
+            Some(Expect::Words(words))
+        }
+    });
+    table.finish();
+    Some(Probe { exec: exec?, expect: expect?, timeout })
+}

@@ -1,0 +1,221 @@
+//! The HTTP side of Prometheus: one client, bounded answers, retries inside the tick, one kind per failure.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex};
+
+use prometheus_http_query::Client;
+use reqwest::StatusCode;
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
+
+use super::decode;
+use super::observe::Meta;
+use crate::config::settings::{PrometheusAuth, PrometheusSettings};
+use crate::domain::signal::{FailureKind, ReadFailure};
+use crate::domain::time::{Span, Timestamp};
+
+/// An answer of 10,000 series is some 2 MiB; beyond this somebody asked for the wrong thing.
+const ANSWER_MAX: usize = 32 * 1024 * 1024;
+
+/// A busy Prometheus may be asked twice more inside the tick.
+const RETRIES: u32 = 2;
+
+/// Handle on one Prometheus; clones share connections and what was learned of it.
+#[derive(Clone)]
+pub struct Prometheus {
+    pub(super) client: Client,
+    pub(super) settle: Option<Span>,
+    pub(super) timeout: Span,
+    pub(super) meta: Arc<Mutex<HashMap<String, Meta>>>,
+}
+
+/// Why the client cannot be made: a configuration error.
+#[derive(Debug)]
+pub struct SourceError(String);
+
+impl fmt::Display for SourceError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for SourceError {}
+
+impl Prometheus {
+    pub fn new(settings: &PrometheusSettings) -> Result<Self, SourceError> {
+        let mut headers = HeaderMap::new();
+        if let Some(auth) = &settings.auth {
+            let mut value = authorization(auth)?;
+            value.set_sensitive(true);
+            headers.insert(AUTHORIZATION, value);
+        }
+        let http = reqwest::Client::builder()
+            .timeout(settings.timeout.to_std())
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .default_headers(headers)
+            .user_agent(concat!("flipback/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .map_err(|error| SourceError(format!("[prometheus]: {error}")))?;
+        let client = Client::from(http, settings.url.trim_end_matches('/'))
+            .map_err(|error| SourceError(format!("[prometheus] url: {error}")))?;
+        Ok(Self { client, settle: settings.settle, timeout: settings.timeout, meta: Arc::default() })
+    }
+
+    /// An instant query; `time` only for queries that carry no `@`.
+    pub(super) async fn instant(&self, query: &str, time: Option<Timestamp>) -> Result<Vec<u8>, ReadFailure> {
+        self.patiently(|| {
+            let mut builder = self.client.query(query);
+            if let Some(time) = time {
+                builder = builder.query("time", super::promql::at(time));
+            }
+            builder.post_raw()
+        })
+        .await
+    }
+
+    pub(super) async fn range(
+        &self,
+        query: &str,
+        start: Timestamp,
+        end: Timestamp,
+        step: Span,
+    ) -> Result<Vec<u8>, ReadFailure> {
+        let secs = |t: Timestamp| t.as_millis().div_euclid(1000);
+        self.patiently(|| self.client.query_range(query, secs(start), secs(end), step.as_secs_f64()).post_raw()).await
+    }
+
+    /// Prometheus's own clock.
+    pub(super) async fn time(&self) -> Result<Timestamp, ReadFailure> {
+        let seconds = decode::scalar(&self.instant("time()", None).await?)?;
+        Ok(Timestamp::from_millis((seconds * 1000.0).round() as i64))
+    }
+
+    async fn patiently<F, A>(&self, mut ask: F) -> Result<Vec<u8>, ReadFailure>
+    where
+        F: FnMut() -> A,
+        A: Future<Output = Result<reqwest::Response, prometheus_http_query::Error>>,
+    {
+        let mut tries = 0;
+        loop {
+            let answer = ask().await.map_err(|error| transport(&error))?;
+            let status = answer.status();
+            let wait = retry_after(&answer);
+            let body = read_bounded(answer).await?;
+            if status.is_success() {
+                return Ok(body);
+            }
+            let busy = status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error();
+            if busy && tries < RETRIES {
+                tries += 1;
+                // 100–300 ms apart, spread by the body's length rather than by chance; longer where asked.
+                let spread = 100 + u64::try_from(body.len() % 100).unwrap_or(0) + 100 * u64::from(tries - 1);
+                tokio::time::sleep(wait.unwrap_or(Span::from_millis(spread)).to_std()).await;
+                continue;
+            }
+            let said = decode::refusal(&body);
+            let kind = if busy && said.is_none() {
+                FailureKind::Unavailable
+            } else if status == StatusCode::SERVICE_UNAVAILABLE || status == StatusCode::TOO_MANY_REQUESTS {
+                FailureKind::Unavailable
+            } else if busy {
+                FailureKind::Unavailable
+            } else {
+                FailureKind::Rejected
+            };
+            let said = said.map_or(String::new(), |said| format!(": {said}"));
+            return Err(ReadFailure { kind, detail: cut(&format!("Prometheus answered {status}{said}")) });
+        }
+    }
+}
+
+fn authorization(auth: &PrometheusAuth) -> Result<HeaderValue, SourceError> {
+    use std::fs::read_to_string;
+    let (path, make): (_, Box<dyn Fn(&str) -> String>) = match auth {
+        PrometheusAuth::Bearer { token_file } => (token_file, Box::new(|token| format!("Bearer {token}"))),
+        PrometheusAuth::Basic { username, password_file } => {
+            let username = username.clone();
+            (password_file, Box::new(move |password| format!("Basic {}", base64(&format!("{username}:{password}")))))
+        }
+    };
+    let secret = read_to_string(path).map_err(|e| SourceError(format!("[prometheus] {}: {e}", path.display())))?;
+    HeaderValue::from_str(&make(secret.trim()))
+        .map_err(|_| SourceError(format!("[prometheus] {}: it holds characters no header can carry", path.display())))
+}
+
+/// RFC 4648 with padding; the one place that needs it.
+fn base64(text: &str) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut out = String::new();
+    for chunk in text.as_bytes().chunks(3) {
+        let word = chunk.iter().fold(0u32, |w, b| (w << 8) | u32::from(*b)) << (8 * (3 - chunk.len()));
+        for i in 0..4 {
+            if i <= chunk.len() {
+                out.push(char::from(ALPHABET[(word >> (18 - 6 * i)) as usize & 63]));
+            } else {
+                out.push('=');
+            }
+        }
+    }
+    out
+}
+
+async fn read_bounded(mut answer: reqwest::Response) -> Result<Vec<u8>, ReadFailure> {
+    let mut body = Vec::new();
+    loop {
+        match answer.chunk().await {
+            Ok(Some(chunk)) if body.len() + chunk.len() > ANSWER_MAX => {
+                let detail = format!("the answer is larger than {} MiB", ANSWER_MAX / 1024 / 1024);
+                return Err(ReadFailure { kind: FailureKind::Unusable, detail });
+            }
+            Ok(Some(chunk)) => body.extend_from_slice(&chunk),
+            Ok(None) => return Ok(body),
+            Err(error) => return Err(http_failure(error)),
+        }
+    }
+}
+
+fn retry_after(answer: &reqwest::Response) -> Option<Span> {
+    /// Longer than this is another tick's business.
+    const LONGEST: u64 = 3;
+    let seconds: u64 = answer.headers().get("retry-after")?.to_str().ok()?.parse().ok()?;
+    Some(Span::from_secs(seconds.min(LONGEST)))
+}
+
+fn transport(error: &prometheus_http_query::Error) -> ReadFailure {
+    let mut cause: &dyn std::error::Error = error;
+    let mut timeout = false;
+    loop {
+        if let Some(http) = cause.downcast_ref::<reqwest::Error>() {
+            timeout |= http.is_timeout();
+        }
+        match cause.source() {
+            Some(next) => cause = next,
+            None => break,
+        }
+    }
+    // The innermost cause only: the outer ones repeat the URL.
+    let kind = if timeout { FailureKind::Timeout } else { FailureKind::Unreachable };
+    ReadFailure { kind, detail: cut(&cause.to_string()) }
+}
+
+fn http_failure(error: reqwest::Error) -> ReadFailure {
+    let kind = if error.is_timeout() { FailureKind::Timeout } else { FailureKind::Unreachable };
+    ReadFailure { kind, detail: cut(&error.without_url().to_string()) }
+}
+
+/// One line of readable length.
+pub(super) fn cut(text: &str) -> String {
+    let line: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    if line.chars().count() > 300 { line.chars().take(299).chain(['…']).collect() } else { line }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn base64_as_in_the_rfc() {
+        for (text, encoded) in [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy")] {
+            assert_eq!(super::base64(text), encoded);
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! Where readings come from.
+
+mod client;
+mod decode;
+mod exact;
+mod examine;
+mod observe;
+pub mod promql;
+mod record;
+
+pub use client::{Prometheus, SourceError};
+pub use examine::{Finding, Level};
+pub use promql::{graph_link, shown_query};

@@ -1,0 +1,278 @@
+//! Reading what was committed, beside a running daemon or without one.
+
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
+
+use super::append::DATABASE;
+use super::{JournalError, record, schema};
+use crate::domain::baseline::{Baseline, BaselineAsk};
+use crate::domain::counts::{Cell, Counts};
+use crate::domain::notice::Notice;
+use crate::domain::policy::Share;
+use crate::domain::switch::{ServiceName, Slot, SwitchId, Version};
+use crate::domain::time::{Span, Timestamp};
+use crate::domain::view::WatchView;
+use crate::judge::recorded::{self, Facts, PastWatch, SlotCell};
+
+/// Rows of one answer at most.
+const LIMIT_MAX: u32 = 1000;
+
+/// How far back a baseline looks.
+const LOOK_BACK: Span = Span::from_mins(24 * 60);
+
+/// A reader waits this long for a writer's checkpoint; commits take milliseconds.
+const BUSY: std::time::Duration = std::time::Duration::from_secs(2);
+
+#[derive(Debug, Clone)]
+pub struct Reader {
+    path: PathBuf,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct WatchFilter {
+    pub service: Option<ServiceName>,
+    pub open_only: bool,
+    pub ended_only: bool,
+    pub limit: u32,
+    /// Only watches opened before this one.
+    pub before: Option<SwitchId>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct QueuedNotice {
+    pub notice: Notice,
+    pub tries: u32,
+    pub first_at: Timestamp,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct OutboxStats {
+    pub undelivered: i64,
+    pub oldest_at: Option<Timestamp>,
+    pub dead: i64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Range {
+    pub from: Timestamp,
+    pub to: Timestamp,
+    pub by: String,
+    pub why: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Marks {
+    pub invalid: Vec<Range>,
+    pub pin: Option<Range>,
+}
+
+impl Reader {
+    pub fn open(state_dir: &Path) -> Result<Reader, JournalError> {
+        let reader = Reader { path: state_dir.join(DATABASE) };
+        if !reader.path.exists() {
+            let error = std::io::Error::new(std::io::ErrorKind::NotFound, format!("there is no {DATABASE} in it"));
+            return Err(JournalError::Directory { dir: state_dir.to_owned(), error });
+        }
+        let connection = reader.connect()?;
+        let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+        if found > schema::VERSION {
+            return Err(JournalError::NewerSchema { found, known: schema::VERSION });
+        }
+        Ok(reader)
+    }
+
+    fn connect(&self) -> Result<Connection, JournalError> {
+        let connection = Connection::open_with_flags(
+            &self.path,
+            OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+        )?;
+        connection.busy_timeout(BUSY)?;
+        Ok(connection)
+    }
+
+    /// Newest first.
+    pub fn watches(&self, filter: &WatchFilter) -> Result<Vec<WatchView>, JournalError> {
+        let connection = self.connect()?;
+        let mut statement = connection.prepare(
+            "SELECT v, view FROM watches
+             WHERE (?1 IS NULL OR service = ?1)
+               AND (NOT ?2 OR ended_at IS NULL) AND (NOT ?3 OR ended_at IS NOT NULL)
+               AND (?4 IS NULL OR opened_at < (SELECT opened_at FROM watches WHERE id = ?4))
+             ORDER BY opened_at DESC, rowid DESC LIMIT ?5",
+        )?;
+        let limit = if filter.limit == 0 { LIMIT_MAX } else { filter.limit.min(LIMIT_MAX) };
+        let rows = statement.query_map(
+            params![
+                filter.service.as_ref().map(ServiceName::as_str),
+                filter.open_only,
+                filter.ended_only,
+                filter.before.as_ref().map(SwitchId::as_str),
+                limit
+            ],
+            |row| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?)),
+        )?;
+        rows.map(|row| row.map_err(JournalError::from).and_then(|(v, text)| record::decode("a watch", v, &text)))
+            .collect()
+    }
+
+    pub fn watch(&self, id: &SwitchId) -> Result<Option<WatchView>, JournalError> {
+        let connection = self.connect()?;
+        let row: Option<(i64, String)> = connection
+            .query_row("SELECT v, view FROM watches WHERE id = ?", [id.as_str()], |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()?;
+        row.map(|(v, text)| record::decode("a watch", v, &text)).transpose()
+    }
+
+    /// Notices whose time to be delivered has come, oldest first.
+    pub fn due_notices(&self, now: Timestamp, limit: u32) -> Result<Vec<QueuedNotice>, JournalError> {
+        let connection = self.connect()?;
+        let mut statement = connection.prepare(
+            "SELECT v, notice, tries, first_at FROM outbox WHERE next_at IS NOT NULL AND next_at <= ?
+             ORDER BY first_at, rowid LIMIT ?",
+        )?;
+        let rows = statement.query_map(params![now.as_millis(), limit], |row| {
+            Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?, row.get::<_, u32>(2)?, row.get::<_, i64>(3)?))
+        })?;
+        rows.map(|row| {
+            let (v, text, tries, first_at) = row?;
+            Ok(QueuedNotice {
+                notice: record::decode("a notice", v, &text)?,
+                tries,
+                first_at: Timestamp::from_millis(first_at),
+            })
+        })
+        .collect()
+    }
+
+    pub fn next_notice_at(&self) -> Result<Option<Timestamp>, JournalError> {
+        let at: Option<i64> = self.connect()?.query_row("SELECT min(next_at) FROM outbox", [], |row| row.get(0))?;
+        Ok(at.map(Timestamp::from_millis))
+    }
+
+    pub fn outbox_stats(&self) -> Result<OutboxStats, JournalError> {
+        let stats = self.connect()?.query_row(
+            "SELECT count(*) FILTER (WHERE next_at IS NOT NULL), min(first_at) FILTER (WHERE next_at IS NOT NULL),
+                    count(*) FILTER (WHERE dead_at IS NOT NULL) FROM outbox",
+            [],
+            |row| {
+                Ok(OutboxStats {
+                    undelivered: row.get(0)?,
+                    oldest_at: row.get::<_, Option<i64>>(1)?.map(Timestamp::from_millis),
+                    dead: row.get(2)?,
+                })
+            },
+        )?;
+        Ok(stats)
+    }
+
+    /// How often each attempt of a watch's steps was intended: the protocol says once.
+    pub fn attempts(&self, id: &SwitchId) -> Result<Vec<String>, JournalError> {
+        let connection = self.connect()?;
+        let mut statement = connection.prepare("SELECT attempt FROM attempts WHERE switch = ? ORDER BY at")?;
+        let rows = statement.query_map([id.as_str()], |row| row.get(0))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// End of the newest recorded cell of a slot, or of any slot.
+    pub fn last_cell_end(&self, service: &ServiceName, slot: Option<&Slot>) -> Result<Option<Timestamp>, JournalError> {
+        let at: Option<i64> = self.connect()?.query_row(
+            "SELECT max(ended_at) FROM cells WHERE service = ?1 AND (?2 IS NULL OR slot = ?2)",
+            params![service.as_str(), slot.map(Slot::as_str)],
+            |row| row.get(0),
+        )?;
+        Ok(at.map(Timestamp::from_millis))
+    }
+
+    pub fn marks(&self, service: &ServiceName) -> Result<Marks, JournalError> {
+        let connection = self.connect()?;
+        let mut statement = connection
+            .prepare("SELECT kind, began_at, ended_at, by_whom, why FROM marks WHERE service = ? ORDER BY id")?;
+        let rows = statement.query_map([service.as_str()], |row| {
+            let range = Range {
+                from: Timestamp::from_millis(row.get(1)?),
+                to: Timestamp::from_millis(row.get(2)?),
+                by: row.get(3)?,
+                why: row.get(4)?,
+            };
+            Ok((row.get::<_, String>(0)?, range))
+        })?;
+        let mut marks = Marks::default();
+        for row in rows {
+            let (kind, range) = row?;
+            if kind == "pin" {
+                marks.pin = Some(range);
+            } else {
+                marks.invalid.push(range);
+            }
+        }
+        Ok(marks)
+    }
+
+    /// The recorded normal for a switch, chosen by the stated exclusions; `Err` inside says why there is none.
+    pub fn choose_baseline(&self, ask: &BaselineAsk) -> Result<Result<Baseline, String>, JournalError> {
+        let marks = self.marks(&ask.service)?;
+        let from = marks.pin.as_ref().map_or(ask.before - LOOK_BACK, |pin| pin.from.min(ask.before - LOOK_BACK));
+        let facts = Facts {
+            cells: self.cells(&ask.service, from, ask.before)?,
+            watches: self.past_watches(&ask.service)?,
+            invalid: marks.invalid.iter().map(|r| (r.from, r.to)).collect(),
+            pin: marks.pin.map(|r| (r.from, r.to)),
+        };
+        // Floor of "its own error rate is high": the policy's floor is the service's; 0.1 % is the design's.
+        let floor = Share::try_new(0.001).map_or(0.001, Share::get);
+        Ok(recorded::choose(ask, &facts, floor))
+    }
+
+    fn cells(&self, service: &ServiceName, from: Timestamp, to: Timestamp) -> Result<Vec<SlotCell>, JournalError> {
+        let connection = self.connect()?;
+        let mut statement = connection.prepare(
+            "SELECT slot, began_at, ended_at, requests, bad, latency FROM cells
+             WHERE service = ? AND ended_at > ? AND ended_at <= ? ORDER BY ended_at, slot",
+        )?;
+        let rows = statement.query_map(params![service.as_str(), from.as_millis(), to.as_millis()], |row| {
+            Ok((
+                row.get::<_, String>(0)?,
+                row.get::<_, i64>(1)?,
+                row.get::<_, i64>(2)?,
+                row.get::<_, f64>(3)?,
+                row.get::<_, f64>(4)?,
+                row.get::<_, Option<String>>(5)?,
+            ))
+        })?;
+        let mut cells = Vec::new();
+        for row in rows {
+            let (slot, began, ended, requests, bad, latency) = row?;
+            let wrong = |error: String| JournalError::Decode { what: "a cell".into(), error };
+            cells.push(SlotCell {
+                slot: Slot::try_new(slot).map_err(|e| wrong(e.to_string()))?,
+                cell: Cell {
+                    from: Timestamp::from_millis(began),
+                    to: Timestamp::from_millis(ended),
+                    counts: Counts::try_new(requests, bad).map_err(|e| wrong(e.to_string()))?,
+                    latency: latency.map(|t| record::decode("a histogram", record::VERSION, &t)).transpose()?,
+                },
+            });
+        }
+        Ok(cells)
+    }
+
+    fn past_watches(&self, service: &ServiceName) -> Result<Vec<PastWatch>, JournalError> {
+        let filter = WatchFilter { service: Some(service.clone()), limit: 200, ..WatchFilter::default() };
+        let views = self.watches(&filter)?;
+        Ok(views
+            .into_iter()
+            .map(|view| PastWatch {
+                id: view.id,
+                old: view.switch.old,
+                new: view.switch.new,
+                version: view.switch.version as Option<Version>,
+                cut_over_at: view.cut_over_at.unwrap_or(view.opened_at),
+                soak: view.soak,
+                ended_at: view.ended_at,
+                outcome: view.outcome,
+                breached: view.breach.is_some(),
+            })
+            .collect())
+    }
+}

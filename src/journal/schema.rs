@@ -1,0 +1,94 @@
+//! The tables, and the way from an older schema to this one.
+
+use rusqlite::Connection;
+
+use super::JournalError;
+
+/// Each entry brings the schema one version further; entries are never edited once they are released.
+const MIGRATIONS: [&str; 1] = [r"
+CREATE TABLE inputs (
+    seq   INTEGER PRIMARY KEY AUTOINCREMENT,
+    at    INTEGER NOT NULL,
+    v     INTEGER NOT NULL,
+    input TEXT    NOT NULL
+) STRICT;
+CREATE TABLE decisions (
+    seq     INTEGER NOT NULL REFERENCES inputs (seq) ON DELETE CASCADE,
+    n       INTEGER NOT NULL,
+    v       INTEGER NOT NULL,
+    command TEXT    NOT NULL,
+    PRIMARY KEY (seq, n)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE snapshots (
+    seq   INTEGER PRIMARY KEY,
+    at    INTEGER NOT NULL,
+    state TEXT    NOT NULL
+) STRICT;
+CREATE TABLE watches (
+    id        TEXT    PRIMARY KEY,
+    service   TEXT    NOT NULL,
+    old_slot  TEXT    NOT NULL,
+    new_slot  TEXT    NOT NULL,
+    opened_at INTEGER NOT NULL,
+    ended_at  INTEGER,
+    outcome   TEXT,
+    v         INTEGER NOT NULL,
+    view      TEXT    NOT NULL
+) STRICT;
+CREATE INDEX watches_by_time ON watches (opened_at);
+CREATE TABLE attempts (
+    attempt TEXT    PRIMARY KEY,
+    switch  TEXT    NOT NULL,
+    at      INTEGER NOT NULL,
+    run     TEXT    NOT NULL,
+    state   TEXT
+) STRICT;
+CREATE TABLE outbox (
+    key          TEXT    PRIMARY KEY,
+    first_at     INTEGER NOT NULL,
+    next_at      INTEGER,
+    tries        INTEGER NOT NULL DEFAULT 0,
+    delivered_at INTEGER,
+    dead_at      INTEGER,
+    error        TEXT,
+    v            INTEGER NOT NULL,
+    notice       TEXT    NOT NULL
+) STRICT;
+CREATE INDEX outbox_due ON outbox (next_at) WHERE next_at IS NOT NULL;
+CREATE TABLE cells (
+    service  TEXT    NOT NULL,
+    slot     TEXT    NOT NULL,
+    ended_at INTEGER NOT NULL,
+    began_at INTEGER NOT NULL,
+    requests REAL    NOT NULL,
+    bad      REAL    NOT NULL,
+    latency  TEXT,
+    PRIMARY KEY (service, slot, ended_at)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE marks (
+    id       INTEGER PRIMARY KEY,
+    service  TEXT    NOT NULL,
+    kind     TEXT    NOT NULL CHECK (kind IN ('invalid', 'pin')),
+    began_at INTEGER NOT NULL,
+    ended_at INTEGER NOT NULL,
+    by_whom  TEXT    NOT NULL,
+    why      TEXT    NOT NULL
+) STRICT;
+"];
+
+pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
+
+/// Brings the database to the present schema, each step in its own transaction.
+pub(super) fn migrate(connection: &mut Connection) -> Result<(), JournalError> {
+    let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    if found > VERSION {
+        return Err(JournalError::NewerSchema { found, known: VERSION });
+    }
+    for (version, sql) in (1i64..).zip(MIGRATIONS).skip(usize::try_from(found).unwrap_or(0)) {
+        let transaction = connection.transaction()?;
+        transaction.execute_batch(sql)?;
+        transaction.pragma_update(None, "user_version", version)?;
+        transaction.commit()?;
+    }
+    Ok(())
+}
