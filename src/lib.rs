@@ -1,8 +1,22 @@
 //! flipback watches blue/green switches and moves the traffic back when a limit is truly breached.
+//!
+//! A pure engine decides; everything that touches the world sits at the edge. Imports run one way:
+//!
+//! ```text
+//! main → cli → runtime → { edge, journal, config } → engine → judge → domain
+//! ```
+//!
+//! `shim` stands beside: it carries out one step in a process of its own. ARCHITECTURE.md has the map
+//! and the invariants; `tests/it/layers.rs` fails on an import against the direction.
+
+#![forbid(unsafe_code)]
+
+pub mod cli;
 pub mod config;
 pub mod domain;
 pub mod edge;
 pub mod engine;
 pub mod journal;
 pub mod judge;
+pub mod runtime;
 pub mod shim;

@@ -1,5 +1,11 @@
 //! The edge: everything that touches the world. It imports `domain` and `engine::message`, never engine internals.
 
 pub mod actuators;
+pub mod api;
 pub mod inbox;
+pub mod metrics;
+pub mod notify;
+pub mod schedule;
 pub mod sources;
+pub mod systemd;
+pub mod telemetry;

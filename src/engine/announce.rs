@@ -199,7 +199,7 @@ impl Engine {
         act: impl FnOnce(&mut Watch, &mut Turn<'_>),
     ) {
         self.with(now, &CommandId { switch: id.clone(), n: 0 }, commands, act);
-        self.bury(now);
+        self.bury();
     }
 }
 

@@ -19,7 +19,7 @@ use crate::domain::switch::{Announcement, ServiceName, Slot, SwitchId};
 use crate::domain::time::Timestamp;
 use crate::domain::verdict::Outcome;
 use crate::domain::view::WatchView;
-use message::{Answer, Command, CommandId, Input, Job, RecordAsk, RequestId};
+use message::{Answer, Command, CommandId, Input, Job, RecordAsk};
 use watch::{Turn, Watch};
 
 /// Ended watches that are remembered per service, to know a repeated announcement and our own hand.
@@ -115,7 +115,7 @@ impl Engine {
             }
             Input::Cron { job: Job::Prune } => commands.push(Command::Prune),
         }
-        self.bury(now);
+        self.bury();
         commands
     }
 
@@ -138,6 +138,11 @@ impl Engine {
 
     pub fn services(&self) -> impl Iterator<Item = &Service> {
         self.services.values()
+    }
+
+    /// Whether flipback as a whole is armed.
+    pub fn is_armed_at_all(&self) -> bool {
+        !self.disarmed_all
     }
 
     pub fn is_armed(&self, service: &ServiceName) -> bool {
@@ -186,7 +191,7 @@ impl Engine {
     }
 
     /// Takes ended watches out of the open ones and remembers what must outlive them.
-    fn bury(&mut self, now: Timestamp) {
+    fn bury(&mut self) {
         let ended: Vec<_> = self.watches.iter().filter(|(_, w)| !w.is_open()).map(|(id, _)| id.clone()).collect();
         for id in ended {
             let Some(watch) = self.watches.remove(&id) else { continue };
@@ -218,7 +223,6 @@ impl Engine {
                 memory.past.pop_front();
             }
         }
-        let _ = now;
     }
 
     fn answered(
@@ -322,6 +326,3 @@ fn record_ask(service: &Service) -> RecordAsk {
         },
     }
 }
-
-#[allow(unused_imports)]
-use RequestId as _;

@@ -1,0 +1,119 @@
+//! `flipback check`: a file offline, or what the daemon sees.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use serde_json::json;
+
+use super::client::Client;
+use super::{Global, Output, exit, print, print_json};
+use crate::config::service::missing_for_auto;
+use crate::config::{self, Overrides};
+use crate::domain::service::{Service, Slots};
+use crate::edge::api::types::Findings;
+use crate::edge::sources::Level;
+
+#[derive(Args)]
+pub struct CheckArgs {
+    /// The file to check; with --live: the service (all, if left away)
+    target: Option<String>,
+    /// Ask the running daemon: every signal, health check and probe, as it sees them
+    #[arg(long)]
+    live: bool,
+}
+
+pub fn run(global: &Global, args: &CheckArgs, overrides: &Overrides) -> i32 {
+    if args.live {
+        return live(global, args.target.as_deref());
+    }
+    let path = PathBuf::from(args.target.as_deref().unwrap_or("/etc/flipback/flipback.toml"));
+    offline(&path, overrides)
+}
+
+fn offline(path: &Path, overrides: &Overrides) -> i32 {
+    match config::load(path, overrides) {
+        Err(problems) => {
+            eprint!("{problems}");
+            exit::FAILED
+        }
+        Ok(settings) => {
+            let mut out = format!("{}: good\n", path.display());
+            for service in &settings.services {
+                out.push('\n');
+                out.push_str(&summary(service));
+            }
+            if settings.email.is_none() {
+                out.push_str("\nno [email]: notices go to the log only\n");
+            }
+            print(&out);
+            exit::OK
+        }
+    }
+}
+
+/// A service in words: what it is judged by, and what flipback cannot do for it.
+fn summary(service: &Service) -> String {
+    let p = &service.policy;
+    let l = &p.limits;
+    let slots = match &service.slots {
+        Slots::Named(named) => named.keys().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+        Slots::Versions => "versions, as announced".into(),
+    };
+    let mut lines = vec![
+        format!("{}: mode {}, slots {slots}", service.name, p.mode),
+        format!("  soak {} with ticks of {}, extended by up to {}", p.soak, p.tick, p.extend_max),
+        format!(
+            "  breach: {} × the recorded normal (never below {} %), or {} % errors over 30 s; {} ticks in a row over at least 10 s, {} bad requests",
+            l.ratio.get(),
+            l.floor.get() * 100.0,
+            l.error_rate.get() * 100.0,
+            l.ticks,
+            l.min_events
+        ),
+    ];
+    let mut blind = Vec::new();
+    if service.metrics.errors.is_none() {
+        blind.push("errors (no errors selector)");
+    }
+    if service.metrics.latency.is_none() {
+        blind.push("latency (no latency selector)");
+    }
+    if !service.metrics.by_slot() {
+        blind.push("the slots apart (no $slot in the selectors): before and after are compared by time alone");
+    }
+    for what in blind {
+        lines.push(format!("  cannot see {what}"));
+    }
+    for step in &service.plan.steps {
+        lines.push(format!("  rollback step {}: {}", step.name, step.action));
+    }
+    for missing in missing_for_auto(service) {
+        lines.push(format!("  {missing}"));
+    }
+    lines.join("\n") + "\n"
+}
+
+fn live(global: &Global, service: Option<&str>) -> i32 {
+    let body = service.map_or_else(|| json!({}), |service| json!({ "service": service }));
+    let found: Result<Findings, _> = Client::new(global).and_then(|client| client.post("/api/v1/check", &body));
+    let findings = match found {
+        Ok(found) => found.findings,
+        Err(trouble) => return trouble.tell(),
+    };
+    let worst = findings.iter().map(|f| f.level).max().unwrap_or(Level::Ok);
+    if global.output == Output::Json {
+        print_json(&findings);
+    } else {
+        let mut out = String::new();
+        for f in &findings {
+            let mark = match f.level {
+                Level::Ok => "ok     ",
+                Level::Warning => "warning",
+                Level::Error => "ERROR  ",
+            };
+            out.push_str(&format!("{mark}  {}: {}\n", f.subject, f.text));
+        }
+        print(&out);
+    }
+    if worst == Level::Error { exit::FAILED } else { exit::OK }
+}

@@ -1,0 +1,183 @@
+//! The command line: stdout is data, stderr is talk.
+
+mod announce;
+mod baseline;
+mod check;
+mod client;
+mod operate;
+mod show;
+mod wait;
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::config::{Overrides, SOCKET, STATE_DIR};
+
+/// Exit codes, the same for every verb.
+pub mod exit {
+    /// Done; with --wait: the watch passed.
+    pub const OK: i32 = 0;
+    /// A check failed; with --wait: rolled back, withheld, or the rollback failed.
+    pub const FAILED: i32 = 1;
+    /// The command line is wrong.
+    pub const USAGE: i32 = 2;
+    /// With --wait: no verdict (unjudged, unconfirmed, superseded, cancelled).
+    pub const NO_VERDICT: i32 = 3;
+    /// flipback could not be reached: says nothing of the switch.
+    pub const UNREACHABLE: i32 = 4;
+}
+
+#[derive(Parser)]
+#[command(
+    name = "flipback",
+    version,
+    about = "Watches blue/green switches and moves the traffic back when a limit is truly breached",
+    after_help = "Exit codes: 0 ok or passed; 1 failed check, rolled back or withheld; 2 usage; 3 no verdict \
+                  (unjudged, unconfirmed, superseded, cancelled); 4 flipback cannot be reached."
+)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Args, Clone)]
+pub(crate) struct Global {
+    /// Control socket of the daemon
+    #[arg(long, global = true, env = "FLIPBACK_SOCKET", default_value = SOCKET)]
+    socket: PathBuf,
+    /// Ask over HTTP instead of the socket: http://127.0.0.1:9747
+    #[arg(long, global = true, requires = "token_file")]
+    url: Option<String>,
+    /// File with the API token, for --url
+    #[arg(long, global = true)]
+    token_file: Option<PathBuf>,
+    /// State directory, read when the daemon is down
+    #[arg(long, global = true, env = "FLIPBACK_STATE_DIR", default_value = STATE_DIR)]
+    state_dir: PathBuf,
+    /// How to print
+    #[arg(short, long, global = true, value_enum, default_value_t = Output::Table)]
+    output: Output,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    Table,
+    Json,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Run the daemon
+    Run {
+        /// Configuration file; conf.d/*.toml beside it is read too
+        #[arg(long, default_value = "/etc/flipback/flipback.toml")]
+        config: PathBuf,
+    },
+    /// Check a configuration file; with --live, what the running daemon sees of a service
+    Check(check::CheckArgs),
+    /// Tell flipback of a switch (it moves nothing)
+    Announce(announce::AnnounceArgs),
+    /// Wait for a watch to end; the exit code is its outcome
+    Wait {
+        id: String,
+        /// Give up after this long (exit code 3)
+        #[arg(long, value_parser = span)]
+        timeout: Option<crate::domain::time::Span>,
+    },
+    /// Open watches and services at a glance
+    Status,
+    /// Everything about one watch
+    Show { id: String },
+    /// Past and open watches, newest first
+    History {
+        #[arg(long)]
+        service: Option<String>,
+        #[arg(long, default_value_t = 20)]
+        limit: u32,
+    },
+    /// Let a waiting rollback go ahead
+    Approve { id: String },
+    /// Leave the traffic where it is
+    Decline { id: String },
+    /// End a watch without a verdict
+    Cancel {
+        id: String,
+        #[arg(long, default_value = "")]
+        why: String,
+    },
+    /// Allow rollbacks again
+    Arm(operate::Which),
+    /// Stop flipback from moving traffic, durably
+    Disarm(operate::Which),
+    /// The recorded normal of a service
+    #[command(subcommand)]
+    Baseline(baseline::Verb),
+    /// Read the configuration again; refused whole if anything is wrong
+    Reload,
+    /// Carry out one step (used by the daemon)
+    #[command(hide = true)]
+    Shim { dir: PathBuf },
+}
+
+fn span(text: &str) -> Result<crate::domain::time::Span, String> {
+    crate::domain::time::Span::parse(text).map_err(|why| why.to_string())
+}
+
+/// Parses the command line and carries it out; the result is the exit code.
+pub fn main() -> i32 {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return if error.use_stderr() { exit::USAGE } else { exit::OK };
+        }
+    };
+    let overrides = || Overrides {
+        state_dir: std::env::var_os("FLIPBACK_STATE_DIR").map(PathBuf::from),
+        socket: std::env::var_os("FLIPBACK_SOCKET").map(PathBuf::from),
+        log_level: std::env::var("FLIPBACK_LOG").ok(),
+    };
+    let global = cli.global;
+    match cli.verb {
+        Verb::Run { config } => crate::runtime::run(&config, &overrides()),
+        Verb::Shim { dir } => crate::shim::run(&dir),
+        Verb::Check(args) => check::run(&global, &args, &overrides()),
+        Verb::Announce(args) => announce::run(&global, &args),
+        Verb::Wait { id, timeout } => wait::run(&global, &id, timeout),
+        Verb::Status => show::status(&global),
+        Verb::Show { id } => show::one(&global, &id),
+        Verb::History { service, limit } => show::history(&global, service.as_deref(), limit),
+        Verb::Approve { id } => {
+            operate::post(&global, &format!("/api/v1/watches/{}/approve", client::path_part(&id)), None)
+        }
+        Verb::Decline { id } => {
+            operate::post(&global, &format!("/api/v1/watches/{}/decline", client::path_part(&id)), None)
+        }
+        Verb::Cancel { id, why } => operate::post(
+            &global,
+            &format!("/api/v1/watches/{}/cancel", client::path_part(&id)),
+            Some(serde_json::json!({ "why": why })),
+        ),
+        Verb::Arm(which) => operate::arm(&global, &which, true),
+        Verb::Disarm(which) => operate::arm(&global, &which, false),
+        Verb::Baseline(verb) => baseline::run(&global, &verb),
+        Verb::Reload => operate::post(&global, "/-/reload", None),
+    }
+}
+
+/// Writes data; a reader that went away (a pipe to head) is no error.
+pub(crate) fn print(text: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+pub(crate) fn print_json<T: serde::Serialize>(value: &T) {
+    match serde_json::to_string_pretty(value) {
+        Ok(text) => print(&format!("{text}\n")),
+        Err(error) => eprintln!("flipback: {error}"),
+    }
+}

@@ -1,0 +1,285 @@
+//! `status`, `show`, `history`: from the daemon, or from its state directory when it is down.
+
+use comfy_table::{ContentArrangement, Table};
+
+use super::client::{Client, Trouble, path_part};
+use super::{Global, Output, exit, print, print_json};
+use crate::domain::baseline::{Baseline, Quality};
+use crate::domain::plan::{AttemptState, StepOutcome};
+use crate::domain::signal::Signal;
+use crate::domain::switch::{ServiceName, SwitchId};
+use crate::domain::time::Timestamp;
+use crate::domain::verdict::{Evidence, SignalState};
+use crate::domain::view::WatchView;
+use crate::edge::api::types::Status;
+use crate::journal::{Reader, WatchFilter};
+
+pub fn status(global: &Global) -> i32 {
+    let asked: Result<Status, Trouble> = Client::new(global).and_then(|client| client.get("/api/v1/status"));
+    let status = match asked {
+        Ok(status) => status,
+        Err(trouble) if trouble.unreachable => {
+            let filter = WatchFilter { open_only: true, limit: 1000, ..WatchFilter::default() };
+            return match from_disk(global, &trouble, |reader| reader.watches(&filter)) {
+                Ok(watches) => {
+                    list(global, &watches);
+                    exit::UNREACHABLE
+                }
+                Err(code) => code,
+            };
+        }
+        Err(trouble) => return trouble.tell(),
+    };
+    if global.output == Output::Json {
+        print_json(&status);
+        return exit::OK;
+    }
+    let armed = if status.armed { "armed" } else { "DISARMED" };
+    let mut out = format!(
+        "flipback {} up since {}, {armed}, {} notices undelivered\n\n",
+        status.version,
+        Timestamp::from_millis(status.started_at),
+        status.undelivered_notices
+    );
+    let mut table = new_table(&["service", "mode", "armed", "live slot"]);
+    for s in &status.services {
+        let armed = if s.armed { "yes" } else { "NO" };
+        table.add_row([s.name.as_str(), s.mode.as_str(), armed, s.live.as_deref().unwrap_or("not known")]);
+    }
+    out.push_str(&format!("{table}\n\n"));
+    print(&out);
+    list(global, &status.watches);
+    exit::OK
+}
+
+pub fn history(global: &Global, service: Option<&str>, limit: u32) -> i32 {
+    let mut path = format!("/api/v1/watches?limit={limit}");
+    if let Some(service) = service {
+        path.push_str(&format!("&service={}", path_part(service)));
+    }
+    let asked: Result<Vec<WatchView>, Trouble> = Client::new(global).and_then(|client| client.get(&path));
+    match asked {
+        Ok(watches) => {
+            list(global, &watches);
+            exit::OK
+        }
+        Err(trouble) if trouble.unreachable => {
+            let service = match service.map(ServiceName::try_new).transpose() {
+                Ok(service) => service,
+                Err(why) => {
+                    eprintln!("flipback: {why}");
+                    return exit::USAGE;
+                }
+            };
+            let filter = WatchFilter { service, limit, ..WatchFilter::default() };
+            match from_disk(global, &trouble, |reader| reader.watches(&filter)) {
+                Ok(watches) => {
+                    list(global, &watches);
+                    exit::OK
+                }
+                Err(code) => code,
+            }
+        }
+        Err(trouble) => trouble.tell(),
+    }
+}
+
+pub fn one(global: &Global, id: &str) -> i32 {
+    let asked: Result<WatchView, Trouble> =
+        Client::new(global).and_then(|client| client.get(&format!("/api/v1/watches/{}", path_part(id))));
+    let view = match asked {
+        Ok(view) => view,
+        Err(trouble) if trouble.unreachable => {
+            let parsed = match SwitchId::try_new(id) {
+                Ok(parsed) => parsed,
+                Err(why) => {
+                    eprintln!("flipback: {why}");
+                    return exit::USAGE;
+                }
+            };
+            match from_disk(global, &trouble, |reader| reader.watch(&parsed)) {
+                Ok(Some(view)) => view,
+                Ok(None) => {
+                    eprintln!("flipback: there is no watch {parsed}");
+                    return exit::USAGE;
+                }
+                Err(code) => return code,
+            }
+        }
+        Err(trouble) => return trouble.tell(),
+    };
+    if global.output == Output::Json {
+        print_json(&view);
+    } else {
+        print(&text(&view));
+    }
+    exit::OK
+}
+
+/// The state directory, read-only, with a word that the daemon is down.
+fn from_disk<T>(
+    global: &Global,
+    trouble: &Trouble,
+    read: impl FnOnce(&Reader) -> Result<T, crate::journal::JournalError>,
+) -> Result<T, i32> {
+    match Reader::open(&global.state_dir).and_then(|reader| read(&reader)) {
+        Ok(found) => {
+            eprintln!("flipback: {}", trouble.text);
+            eprintln!("flipback: this is what {} held last; nothing is being watched now", global.state_dir.display());
+            Ok(found)
+        }
+        Err(error) => {
+            eprintln!("flipback: {}", trouble.text);
+            eprintln!("flipback: {error}");
+            Err(exit::UNREACHABLE)
+        }
+    }
+}
+
+fn new_table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    *table.style_mut() = comfy_table::presets::NOTHING;
+    table.set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_header(header.iter().map(|h| h.to_uppercase()));
+    table
+}
+
+fn list(global: &Global, watches: &[WatchView]) {
+    if global.output == Output::Json {
+        return print_json(&watches);
+    }
+    if watches.is_empty() {
+        return print("no watches\n");
+    }
+    let mut table = new_table(&["id", "switch", "version", "opened", "phase", "verdict or outcome"]);
+    for w in watches {
+        let result = w.outcome.as_ref().map_or_else(|| w.verdict.to_string(), |o| o.word().to_owned());
+        table.add_row([
+            w.id.to_string(),
+            format!("{} → {}", w.switch.old, w.switch.new),
+            w.switch.version.as_ref().map_or("–".into(), ToString::to_string),
+            w.opened_at.to_string(),
+            w.phase.as_str().to_owned(),
+            result,
+        ]);
+    }
+    print(&format!("{table}\n"));
+}
+
+fn text(w: &WatchView) -> String {
+    let mut out = String::new();
+    let mut line = |text: String| {
+        out.push_str(&text);
+        out.push('\n');
+    };
+    let version = w.switch.version.as_ref().map_or(String::new(), |v| format!(" ({v})"));
+    line(format!("{}: {} {} → {}{version}", w.id, w.switch.service, w.switch.old, w.switch.new));
+    match &w.outcome {
+        Some(outcome) => line(format!("outcome: {outcome}")),
+        None => line(format!("phase {}, verdict {}; the soak ends at {}", w.phase.as_str(), w.verdict, w.soak_ends_at)),
+    }
+    line(format!("mode {}, {} ticks of {}", w.mode, w.ticks, w.tick));
+    line("\nTIMELINE (UTC)".into());
+    for event in &w.timeline {
+        line(format!("  {}  {:<14} {}", event.at, event.kind, event.text));
+    }
+    let (title, evidence) = match &w.breach {
+        Some(breach) => ("\nSIGNALS AT THE BREACH", &breach.evidence),
+        None => ("\nSIGNALS", &w.evidence),
+    };
+    line(title.into());
+    let mut table = new_table(&["signal", "state", "value", "recorded", "limit", "ratio", "counted", "ticks"]);
+    for e in evidence {
+        table.add_row(evidence_row(e));
+    }
+    line(table.to_string());
+    line("\nBASELINE".into());
+    match &w.baseline {
+        Some(baseline) => baseline_lines(baseline).into_iter().for_each(|l| line(format!("  {l}"))),
+        None => line("  none".into()),
+    }
+    if !w.steps.is_empty() {
+        line("\nROLLBACK".into());
+    }
+    for s in &w.steps {
+        let ended = match &s.result {
+            Some(AttemptState::Ended(r)) => format!("{} after {}", r.ended, r.ended_at.since(r.started_at)),
+            Some(AttemptState::Cancelled(why)) => format!("never started: {why}"),
+            Some(AttemptState::Ambiguous) => "left no result".into(),
+            None => "running".into(),
+        };
+        let outcome = match &s.outcome {
+            Some(StepOutcome::Done) => "done".into(),
+            Some(StepOutcome::Failed(why)) => format!("failed: {why}"),
+            Some(StepOutcome::Stuck(why)) => format!("STUCK: {why}"),
+            None => "open".into(),
+        };
+        line(format!("  {} (try {}): {ended}; {outcome}", s.name, s.attempt.attempt));
+        line(format!("    $ {}", s.command));
+        if let Some(AttemptState::Ended(r)) = &s.result {
+            for output in r.output.lines().rev().take(10).collect::<Vec<_>>().into_iter().rev() {
+                line(format!("    {}", output.chars().filter(|c| !c.is_control()).take(200).collect::<String>()));
+            }
+        }
+    }
+    out
+}
+
+fn evidence_row(e: &Evidence) -> [String; 8] {
+    let number = |v: f64| match e.signal {
+        Signal::ErrorRate => format!("{:.2} %", v * 100.0),
+        Signal::Latency(_) => format!("{:.1} ms", v * 1000.0),
+        Signal::Alive => if v > 0.0 { "alive" } else { "down" }.into(),
+        Signal::Traffic | Signal::Custom(_) => format!("{v}"),
+    };
+    let shown = |v: Option<f64>| v.map_or("–".into(), number);
+    let state = match e.state {
+        SignalState::Fine => "fine",
+        SignalState::Above => "above",
+        SignalState::Breached => "BREACHED",
+        SignalState::Thin => "thin",
+        SignalState::Blind => "no reading",
+        SignalState::NotJudged => "not judged",
+    };
+    [
+        e.signal.to_string(),
+        state.into(),
+        shown(e.value),
+        shown(e.baseline),
+        shown(e.limit),
+        e.ratio.map_or("–".into(), |r| format!("{r:.1}×")),
+        format!("{:.0}", e.requests),
+        format!("{}/{}", e.ticks_above, e.ticks_needed),
+    ]
+}
+
+/// The recorded normal in lines, with where it came from.
+pub fn baseline_lines(b: &Baseline) -> Vec<String> {
+    let p = &b.provenance;
+    let rate = b.counts.rate().map_or("no error rate".into(), |r| format!("{:.3} % errors", r * 100.0));
+    let mut lines = vec![
+        format!("{:.0} requests in {} cells of 15 s, {:.1}/s, {rate}", b.counts.requests(), b.cells, b.rate()),
+        format!("recorded of {} from {} to {}", p.slot, p.from, p.to),
+    ];
+    if let Some(latency) = &b.latency {
+        let shown: Vec<String> = crate::domain::signal::Quantile::ALL
+            .iter()
+            .filter_map(|q| Some((q, crate::judge::quantile::quantile(latency, q.q())?)))
+            .map(|(q, s)| format!("{q} {:.1} ms", s * 1000.0))
+            .collect();
+        lines.push(format!("latency {}", shown.join(", ")));
+    }
+    match &b.quality {
+        Quality::Good => {}
+        Quality::TooLittle { why } => lines.push(format!("TOO LITTLE: {why}; absolute limits and health checks only")),
+        Quality::Incident { why } => lines.push(format!("INCIDENT: {why}; a rollback would be withheld")),
+    }
+    if p.previous_release_used {
+        lines.push("the release before stands in, because the live one has too little".into());
+    }
+    if p.pinned {
+        lines.push("pinned by a person".into());
+    }
+    lines.extend(p.excluded.iter().map(|why| format!("left out: {why}")));
+    lines
+}

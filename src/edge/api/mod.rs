@@ -1,0 +1,60 @@
+//! The control interface: HTTP on the control socket and, where configured, on loopback TCP.
+
+pub mod auth;
+mod parse;
+mod routes;
+mod serve;
+pub mod types;
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, RwLock};
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::inbox::Inbox;
+use super::metrics::Metrics;
+use super::sources::Finding;
+use crate::config::Settings;
+use crate::domain::switch::ServiceName;
+use crate::domain::time::Timestamp;
+use crate::journal::Reader;
+
+pub use auth::Token;
+pub use serve::{bind_socket, serve};
+
+/// What the driver lets others see of the engine, renewed after each turn.
+#[derive(Debug, Clone, Default)]
+pub struct Facts {
+    pub armed: bool,
+    pub services: BTreeMap<ServiceName, ServiceFacts>,
+    pub open_watches: usize,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct ServiceFacts {
+    pub armed: bool,
+    pub live: Option<String>,
+}
+
+pub type Async<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+/// A reload of the configuration: the answer says what was taken or why not.
+pub type ReloadRequest = oneshot::Sender<Result<String, String>>;
+
+/// What the routes work with. The runtime fills it in.
+pub struct ApiContext {
+    pub inbox: Inbox,
+    pub reader: Reader,
+    pub settings: Arc<RwLock<Arc<Settings>>>,
+    pub facts: Arc<Mutex<Facts>>,
+    pub reload: mpsc::Sender<ReloadRequest>,
+    /// Runs every signal, health check and probe of the services asked for.
+    pub live_check: Box<dyn Fn(Option<ServiceName>) -> Async<Vec<Finding>> + Send + Sync>,
+    /// Brings the recorded baseline up to now; says how many cells came.
+    pub record_baseline: Box<dyn Fn(ServiceName) -> Async<Result<usize, String>> + Send + Sync>,
+    pub metrics: Arc<Metrics>,
+    pub ready: Arc<AtomicBool>,
+    pub started_at: Timestamp,
+    pub now: fn() -> Timestamp,
+}

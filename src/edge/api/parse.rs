@@ -1,0 +1,140 @@
+//! From a request's body to checked values; every refusal names the field and the mend.
+
+use chrono::DateTime;
+use serde_json::{Map, Value};
+
+use crate::domain::switch::{Announcement, EventId, RollbackSafety, ServiceName, Slot, Version};
+use crate::domain::time::{Span, Timestamp};
+
+/// An announcement may be late by this: a pipeline that retries for an hour.
+const LATE_MAX: Span = Span::from_mins(60);
+/// The announcer's clock may be ahead of ours by this.
+const AHEAD_MAX: Span = Span::from_secs(30);
+
+/// What is wrong with a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    pub field: Option<String>,
+    pub text: String,
+}
+
+fn refuse<T>(field: &str, text: impl Into<String>) -> Result<T, Refusal> {
+    Err(Refusal { field: Some(field.to_owned()), text: text.into() })
+}
+
+/// A JSON object with known keys only; each key is taken once.
+pub struct Fields {
+    map: Map<String, Value>,
+    known: Vec<&'static str>,
+}
+
+impl Fields {
+    pub fn parse(body: &[u8]) -> Result<Fields, Refusal> {
+        let value: Value = if body.iter().all(u8::is_ascii_whitespace) {
+            Value::Object(Map::new())
+        } else {
+            serde_json::from_slice(body)
+                .map_err(|error| Refusal { field: None, text: format!("the body is not JSON: {error}") })?
+        };
+        match value {
+            Value::Object(map) => Ok(Fields { map, known: Vec::new() }),
+            other => Err(Refusal { field: None, text: format!("the body is {}, but must be an object", kind(&other)) }),
+        }
+    }
+
+    pub fn text(&mut self, key: &'static str) -> Result<Option<String>, Refusal> {
+        self.known.push(key);
+        match self.map.remove(key) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text)),
+            Some(other) => refuse(key, format!("is {}, but must be a string", kind(&other))),
+        }
+    }
+
+    pub fn need(&mut self, key: &'static str) -> Result<String, Refusal> {
+        match self.text(key)? {
+            Some(text) => Ok(text),
+            None => refuse(key, "is missing"),
+        }
+    }
+
+    pub fn flag(&mut self, key: &'static str) -> Result<bool, Refusal> {
+        self.known.push(key);
+        match self.map.remove(key) {
+            None | Some(Value::Null) => Ok(false),
+            Some(Value::Bool(flag)) => Ok(flag),
+            Some(other) => refuse(key, format!("is {}, but must be true or false", kind(&other))),
+        }
+    }
+
+    /// Whatever is left is unknown.
+    pub fn finish(self) -> Result<(), Refusal> {
+        let Some(key) = self.map.keys().next() else { return Ok(()) };
+        let shown: String = key.chars().filter(|c| !c.is_control()).take(60).collect();
+        let near = self.known.iter().min_by_key(|k| strsim::damerau_levenshtein(k, &shown));
+        let help = match near {
+            Some(k) if strsim::damerau_levenshtein(k, &shown) <= 2 => format!("did you mean {k}?"),
+            _ => format!("known are {}", self.known.join(", ")),
+        };
+        refuse(&shown, format!("is not a field of this request: {help}"))
+    }
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "true or false",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
+}
+
+fn name<T, E: ToString>(field: &str, text: String, make: impl Fn(String) -> Result<T, E>) -> Result<T, Refusal> {
+    make(text).map_err(|why| Refusal { field: Some(field.to_owned()), text: why.to_string() })
+}
+
+pub fn announcement(body: &[u8], source: String, now: Timestamp) -> Result<Announcement, Refusal> {
+    let mut fields = Fields::parse(body)?;
+    let service = name("service", fields.need("service")?, ServiceName::try_new)?;
+    let old = name("old", fields.need("old")?, Slot::try_new)?;
+    let new = name("new", fields.need("new")?, Slot::try_new)?;
+    let version = fields.text("version")?.map(|v| name("version", v, Version::try_new)).transpose()?;
+    let old_version = fields.text("old_version")?.map(|v| name("old_version", v, Version::try_new)).transpose()?;
+    let event_id = fields.text("id")?.map(|v| name("id", v, EventId::try_new)).transpose()?;
+    let switched_at = fields.text("switched_at")?.map(|text| instant("switched_at", &text)).transpose()?;
+    if let Some(at) = switched_at {
+        if now.since(at) > LATE_MAX {
+            return refuse("switched_at", format!("{at} is more than an hour ago: too late to watch this switch"));
+        }
+        if at.since(now) > AHEAD_MAX {
+            return refuse(
+                "switched_at",
+                format!("{at} is in the future (it is {now}): announce when it has happened"),
+            );
+        }
+    }
+    let rollback = match fields.text("rollback")?.as_deref() {
+        None | Some("safe") => RollbackSafety::Safe,
+        Some("unsafe") => RollbackSafety::Unsafe,
+        Some(other) => {
+            let shown: String = other.chars().take(40).collect();
+            return refuse("rollback", format!("{shown:?} is neither \"safe\" nor \"unsafe\""));
+        }
+    };
+    let assume_old = fields.flag("assume_old")?;
+    fields.finish()?;
+    Ok(Announcement { event_id, service, old, new, old_version, version, switched_at, rollback, assume_old, source })
+}
+
+/// RFC 3339 with a zone.
+pub fn instant(field: &str, text: &str) -> Result<Timestamp, Refusal> {
+    match DateTime::parse_from_rfc3339(text) {
+        Ok(at) => Ok(Timestamp::from_millis(at.timestamp_millis())),
+        Err(why) => {
+            let shown: String = text.chars().take(40).collect();
+            refuse(field, format!("{shown:?} is not a time ({why}); write it like 2026-11-21T14:02:07Z"))
+        }
+    }
+}

@@ -1,0 +1,518 @@
+//! Every route, and how an answer of the engine becomes one over HTTP.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::extract::{ConnectInfo, DefaultBodyLimit, Path, Query, Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
+
+use super::ApiContext;
+use super::auth::{Peer, Token};
+use super::parse::{self, Fields, Refusal};
+use super::types::{Announced, BaselineAnswer, Done, Envelope, Findings, RangeAnswer, ServiceStatus, Status};
+use crate::domain::baseline::BaselineAsk;
+use crate::domain::service::Slots;
+use crate::domain::switch::{ServiceName, Slot, SwitchId};
+use crate::domain::time::Timestamp;
+use crate::edge::inbox::NotTaken;
+use crate::engine::message::{Answer, Input};
+use crate::journal::{JournalError, Range, WatchFilter, Write};
+
+/// Announcements are a few hundred bytes.
+const BODY_MAX: usize = 64 * 1024;
+
+/// A live check asks every signal of every service; all else is done in milliseconds.
+const REQUEST_MAX: Duration = Duration::from_secs(60);
+
+type Context = State<Arc<ApiContext>>;
+
+/// With a token every route but the health ones asks for it.
+pub fn router(context: Arc<ApiContext>, token: Option<Token>) -> Router {
+    let api = Router::new()
+        .route("/api/v1/switches", post(announce))
+        .route("/api/v1/watches", get(watches))
+        .route("/api/v1/watches/{id}", get(watch))
+        .route("/api/v1/watches/{id}/approve", post(approve))
+        .route("/api/v1/watches/{id}/decline", post(decline))
+        .route("/api/v1/watches/{id}/cancel", post(cancel))
+        .route("/api/v1/arm", post(arm))
+        .route("/api/v1/disarm", post(disarm))
+        .route("/api/v1/status", get(status))
+        .route("/api/v1/baseline/{service}", get(baseline))
+        .route("/api/v1/baseline/{service}/{verb}", post(baseline_verb))
+        .route("/api/v1/check", post(check))
+        .route("/-/reload", post(reload));
+    let api = match token {
+        Some(token) => api.layer(middleware::from_fn(move |request, next| admit(token.clone(), request, next))),
+        None => api,
+    };
+    // Open to whoever reaches the port, which is loopback: they tell nothing of a switch.
+    api.route("/-/healthy", get(healthy))
+        .route("/-/ready", get(ready))
+        .route("/metrics", get(metrics))
+        .fallback(|| async { failure(StatusCode::NOT_FOUND, "not_found", "there is no such path") })
+        .method_not_allowed_fallback(|| async {
+            failure(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this path takes another method")
+        })
+        .layer(middleware::from_fn(in_time))
+        .layer(DefaultBodyLimit::max(BODY_MAX))
+        .with_state(context)
+}
+
+async fn admit(token: Token, request: Request, next: Next) -> Response {
+    let given = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    if token.admits(given) {
+        return next.run(request).await;
+    }
+    let text = if given.is_none() {
+        "send the token: Authorization: Bearer …"
+    } else {
+        "the token is not the one in api.token_file"
+    };
+    let mut answer = failure(StatusCode::UNAUTHORIZED, "unauthorized", text);
+    answer.headers_mut().insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static("Bearer"));
+    answer
+}
+
+async fn in_time(request: Request, next: Next) -> Response {
+    match tokio::time::timeout(REQUEST_MAX, next.run(request)).await {
+        Ok(answer) => answer,
+        Err(_) => failure(StatusCode::GATEWAY_TIMEOUT, "timeout", "not answered within a minute"),
+    }
+}
+
+// ---------------------------------------------------------------------- switches and watches
+
+async fn announce(
+    State(c): Context,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    if let Err(refused) = json_type(&headers) {
+        return refused;
+    }
+    let source = match peer {
+        Peer::Local { uid } => format!("socket (uid {uid})"),
+        Peer::Bearer => "http".into(),
+    };
+    let announcement = match parse::announcement(&body, source, (c.now)()) {
+        Ok(announcement) => announcement,
+        Err(refusal) => return refused(refusal),
+    };
+    answered(c.inbox.ask(|request| Input::Announced { request, announcement }).await)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WatchesQuery {
+    service: Option<String>,
+    open: Option<bool>,
+    ended: Option<bool>,
+    limit: Option<u32>,
+    before: Option<String>,
+}
+
+async fn watches(
+    State(c): Context,
+    query: Result<Query<WatchesQuery>, axum::extract::rejection::QueryRejection>,
+) -> Response {
+    let query = match query {
+        Ok(Query(query)) => query,
+        Err(error) => return failure(StatusCode::BAD_REQUEST, "bad_data", &error.body_text()),
+    };
+    let service = match query.service.map(ServiceName::try_new).transpose() {
+        Ok(service) => service,
+        Err(why) => return refused(Refusal { field: Some("service".into()), text: why.to_string() }),
+    };
+    let before = match query.before.map(SwitchId::try_new).transpose() {
+        Ok(before) => before,
+        Err(why) => return refused(Refusal { field: Some("before".into()), text: why.to_string() }),
+    };
+    let filter = WatchFilter {
+        service,
+        open_only: query.open.unwrap_or(false),
+        ended_only: query.ended.unwrap_or(false),
+        limit: query.limit.unwrap_or(100),
+        before,
+    };
+    from_store(c.clone(), move |c| c.reader.watches(&filter)).await
+}
+
+async fn watch(State(c): Context, Path(id): Path<String>) -> Response {
+    let id = match switch_id(id) {
+        Ok(id) => id,
+        Err(answer) => return answer,
+    };
+    let found = tokio::task::spawn_blocking(move || (c.reader.watch(&id), id)).await;
+    match found {
+        Ok((Ok(Some(view)), _)) => success(StatusCode::OK, view),
+        Ok((Ok(None), id)) => failure(StatusCode::NOT_FOUND, "not_found", &format!("there is no watch {id}")),
+        Ok((Err(error), _)) => store_failure(&error),
+        Err(_) => failure(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the read was broken off"),
+    }
+}
+
+async fn approve(c: Context, peer: ConnectInfo<Peer>, id: Path<String>, body: Bytes) -> Response {
+    decide(c, peer, id, body, true).await
+}
+
+async fn decline(c: Context, peer: ConnectInfo<Peer>, id: Path<String>, body: Bytes) -> Response {
+    decide(c, peer, id, body, false).await
+}
+
+async fn decide(
+    State(c): Context,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    Path(id): Path<String>,
+    body: Bytes,
+    approve: bool,
+) -> Response {
+    let switch = match switch_id(id) {
+        Ok(id) => id,
+        Err(answer) => return answer,
+    };
+    if let Err(refusal) = Fields::parse(&body).and_then(Fields::finish) {
+        return refused(refusal);
+    }
+    let by = peer.to_string();
+    answered(c.inbox.ask(|request| Input::Answered { request, switch, approve, by }).await)
+}
+
+async fn cancel(
+    State(c): Context,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    Path(id): Path<String>,
+    body: Bytes,
+) -> Response {
+    let switch = match switch_id(id) {
+        Ok(id) => id,
+        Err(answer) => return answer,
+    };
+    let why = Fields::parse(&body).and_then(|mut fields| {
+        let why = fields.text("why")?.unwrap_or_default();
+        fields.finish().map(|()| why.chars().filter(|c| !c.is_control()).take(200).collect::<String>())
+    });
+    let why = match why {
+        Ok(why) => why,
+        Err(refusal) => return refused(refusal),
+    };
+    let by = peer.to_string();
+    answered(c.inbox.ask(|request| Input::Cancelled { request, switch, by, why }).await)
+}
+
+async fn arm(c: Context, peer: ConnectInfo<Peer>, body: Bytes) -> Response {
+    set_armed(c, peer, body, true).await
+}
+
+async fn disarm(c: Context, peer: ConnectInfo<Peer>, body: Bytes) -> Response {
+    set_armed(c, peer, body, false).await
+}
+
+async fn set_armed(State(c): Context, ConnectInfo(peer): ConnectInfo<Peer>, body: Bytes, armed: bool) -> Response {
+    let service = Fields::parse(&body).and_then(|mut fields| {
+        let service = fields.text("service")?;
+        fields.finish()?;
+        service
+            .map(ServiceName::try_new)
+            .transpose()
+            .map_err(|why| Refusal { field: Some("service".into()), text: why.to_string() })
+    });
+    let service = match service {
+        Ok(service) => service,
+        Err(refusal) => return refused(refusal),
+    };
+    let by = peer.to_string();
+    answered(c.inbox.ask(|request| Input::Armed { request, service, armed, by }).await)
+}
+
+// ---------------------------------------------------------------------- status, baseline, check
+
+async fn status(State(c): Context) -> Response {
+    let settings = settings(&c);
+    let facts = c.facts.lock().map(|facts| facts.clone()).unwrap_or_default();
+    from_store(c.clone(), move |c| {
+        let filter = WatchFilter { open_only: true, limit: 1000, ..WatchFilter::default() };
+        Ok(Status {
+            version: env!("CARGO_PKG_VERSION").into(),
+            started_at: c.started_at.as_millis(),
+            armed: facts.armed,
+            undelivered_notices: c.reader.outbox_stats()?.undelivered,
+            services: settings
+                .services
+                .iter()
+                .map(|s| {
+                    let fact = facts.services.get(&s.name);
+                    ServiceStatus {
+                        name: s.name.to_string(),
+                        mode: s.policy.mode.to_string(),
+                        armed: fact.is_none_or(|f| f.armed),
+                        live: fact.and_then(|f| f.live.clone()),
+                    }
+                })
+                .collect(),
+            watches: c.reader.watches(&filter)?,
+        })
+    })
+    .await
+}
+
+async fn baseline(State(c): Context, Path(name): Path<String>) -> Response {
+    let settings = settings(&c);
+    let Some(service) = settings.services.iter().find(|s| s.name.as_str() == name).cloned() else {
+        return unknown_service(&name);
+    };
+    let facts = c.facts.lock().map(|facts| facts.clone()).unwrap_or_default();
+    let now = (c.now)();
+    from_store(c, move |c| {
+        let named: Vec<Slot> = match &service.slots {
+            Slots::Named(named) => named.keys().cloned().collect(),
+            Slots::Versions => Vec::new(),
+        };
+        // The live slot where it is known, else the one that was recorded last.
+        let live = facts.services.get(&service.name).and_then(|f| f.live.clone()).and_then(|l| Slot::try_new(l).ok());
+        let slot = match live {
+            Some(slot) => Some(slot),
+            None => {
+                let mut newest = None;
+                for slot in &named {
+                    newest =
+                        newest.max(c.reader.last_cell_end(&service.name, Some(slot))?.map(|at| (at, slot.clone())));
+                }
+                newest.map(|(_, slot)| slot).or_else(|| named.first().cloned())
+            }
+        };
+        let marks = c.reader.marks(&service.name)?;
+        let (mut baseline, mut why) = (None, Some("no slot is known".to_owned()));
+        if let Some(slot) = slot {
+            let other = named.iter().find(|s| **s != slot).unwrap_or(&slot).clone();
+            let ask = BaselineAsk {
+                service: service.name.clone(),
+                other,
+                slot,
+                metrics: service.metrics.clone(),
+                before: now,
+                soak: service.policy.soak,
+                cells_min: service.policy.baseline_cells_min,
+                requests_min: service.policy.baseline_requests_min,
+                slots: Default::default(),
+            };
+            (baseline, why) = match c.reader.choose_baseline(&ask)? {
+                Ok(baseline) => (Some(baseline), None),
+                Err(why) => (None, Some(why)),
+            };
+        }
+        Ok(BaselineAnswer {
+            baseline,
+            why,
+            pin: marks.pin.map(range_answer),
+            invalid: marks.invalid.into_iter().map(range_answer).collect(),
+        })
+    })
+    .await
+}
+
+fn range_answer(range: Range) -> RangeAnswer {
+    RangeAnswer { from: range.from.to_string(), to: range.to.to_string(), by: range.by, why: range.why }
+}
+
+async fn baseline_verb(
+    State(c): Context,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    Path((name, verb)): Path<(String, String)>,
+    body: Bytes,
+) -> Response {
+    let settings = settings(&c);
+    let Some(service) = settings.services.iter().find(|s| s.name.as_str() == name).map(|s| s.name.clone()) else {
+        return unknown_service(&name);
+    };
+    let by = peer.to_string();
+    let write = match verb.as_str() {
+        "record" => {
+            return match (c.record_baseline)(service).await {
+                Ok(cells) => success(StatusCode::OK, Done { text: format!("{cells} cells recorded") }),
+                Err(why) => failure(StatusCode::BAD_GATEWAY, "unavailable", &why),
+            };
+        }
+        "unpin" => Fields::parse(&body).and_then(Fields::finish).map(|()| Write::Unpin { service, by }),
+        "pin" => range(&body, false).map(|(from, to, _)| Write::Pin { service, from, to, by }),
+        "invalidate" => range(&body, true).map(|(from, to, why)| Write::Invalidate { service, from, to, by, why }),
+        _ => return failure(StatusCode::NOT_FOUND, "not_found", "the verbs are record, invalidate, pin and unpin"),
+    };
+    let write = match write {
+        Ok(write) => write,
+        Err(refusal) => return refused(refusal),
+    };
+    match c.inbox.write_synced(write).await {
+        Ok(()) => success(StatusCode::OK, Done { text: format!("baseline of {name}: {verb} done") }),
+        Err(error) => not_taken(error),
+    }
+}
+
+fn range(body: &[u8], with_why: bool) -> Result<(Timestamp, Timestamp, String), Refusal> {
+    let mut fields = Fields::parse(body)?;
+    let from = parse::instant("from", &fields.need("from")?)?;
+    let to = parse::instant("to", &fields.need("to")?)?;
+    let why = if with_why { fields.text("why")?.unwrap_or_default() } else { String::new() };
+    fields.finish()?;
+    if from >= to {
+        return Err(Refusal { field: Some("to".into()), text: "is not after from".into() });
+    }
+    Ok((from, to, why.chars().filter(|c| !c.is_control()).take(200).collect()))
+}
+
+async fn check(State(c): Context, body: Bytes) -> Response {
+    let service = Fields::parse(&body).and_then(|mut fields| {
+        let service = fields.text("service")?;
+        fields.finish()?;
+        Ok(service)
+    });
+    let service = match service {
+        Ok(None) => None,
+        Ok(Some(name)) => match settings(&c).services.iter().find(|s| s.name.as_str() == name) {
+            Some(service) => Some(service.name.clone()),
+            None => return unknown_service(&name),
+        },
+        Err(refusal) => return refused(refusal),
+    };
+    success(StatusCode::OK, Findings { findings: (c.live_check)(service).await })
+}
+
+async fn reload(State(c): Context) -> Response {
+    let (sender, answer) = oneshot::channel();
+    if c.reload.send(sender).await.is_err() {
+        return not_taken(NotTaken::Stopping);
+    }
+    match answer.await {
+        Ok(Ok(text)) => success(StatusCode::OK, Done { text }),
+        Ok(Err(why)) => failure(StatusCode::BAD_REQUEST, "bad_config", &why),
+        Err(_) => not_taken(NotTaken::Stopping),
+    }
+}
+
+async fn healthy() -> &'static str {
+    "flipback is healthy\n"
+}
+
+async fn ready(State(c): Context) -> Response {
+    if c.ready.load(Ordering::Relaxed) {
+        "flipback is ready\n".into_response()
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "flipback is starting or stopping\n").into_response()
+    }
+}
+
+async fn metrics(State(c): Context) -> Response {
+    let stats = c.reader.outbox_stats().unwrap_or_default();
+    let oldest = stats.oldest_at.map_or(0.0, |at| (c.now)().since(at).as_secs_f64());
+    let facts = c.facts.lock().map(|facts| facts.clone()).unwrap_or_default();
+    c.metrics.gauges(facts.open_watches, facts.armed, stats.undelivered, oldest);
+    let kind = [(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")];
+    (kind, c.metrics.text()).into_response()
+}
+
+// ---------------------------------------------------------------------- answers
+
+fn settings(c: &ApiContext) -> Arc<crate::config::Settings> {
+    c.settings.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+}
+
+fn switch_id(text: String) -> Result<SwitchId, Response> {
+    SwitchId::try_new(text).map_err(|why| refused(Refusal { field: Some("id".into()), text: why.to_string() }))
+}
+
+fn json_type(headers: &HeaderMap) -> Result<(), Response> {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
+    if kind.split(';').next().is_some_and(|k| k.trim().eq_ignore_ascii_case("application/json")) {
+        return Ok(());
+    }
+    let text = "send JSON, and say so: Content-Type: application/json";
+    Err(failure(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", text))
+}
+
+fn answered(answer: Result<Answer, NotTaken>) -> Response {
+    let announced = |status, id: SwitchId, result: &str| {
+        success(status, Announced { id: id.to_string(), result: result.to_owned() })
+    };
+    match answer {
+        Ok(Answer::Accepted { switch }) => announced(StatusCode::ACCEPTED, switch, "accepted"),
+        Ok(Answer::Known { switch }) => announced(StatusCode::OK, switch, "known"),
+        Ok(Answer::OwnHand { switch }) => announced(StatusCode::OK, switch, "own_hand"),
+        Ok(Answer::Reverted { switch }) => announced(StatusCode::OK, switch, "reverted"),
+        Ok(Answer::Done { text }) => success(StatusCode::OK, Done { text }),
+        Ok(Answer::NotFound { text }) => failure(StatusCode::NOT_FOUND, "not_found", &text),
+        Ok(Answer::Conflict { text }) => failure(StatusCode::CONFLICT, "conflict", &text),
+        Ok(Answer::Refused { field, text }) => refused(Refusal { field: Some(field), text }),
+        Err(error) => not_taken(error),
+    }
+}
+
+fn not_taken(error: NotTaken) -> Response {
+    let text = match error {
+        NotTaken::Busy => "flipback is busy: try again in a second",
+        NotTaken::Stopping => "flipback is stopping: try again when it is up",
+    };
+    let mut answer = failure(StatusCode::SERVICE_UNAVAILABLE, "unavailable", text);
+    answer.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from_static("1"));
+    answer
+}
+
+fn unknown_service(name: &str) -> Response {
+    let shown: String = name.chars().filter(|c| !c.is_control()).take(60).collect();
+    failure(StatusCode::NOT_FOUND, "not_found", &format!("there is no service {shown} in the configuration"))
+}
+
+async fn from_store<T, F>(c: Arc<ApiContext>, read: F) -> Response
+where
+    T: Serialize + Send + 'static,
+    F: FnOnce(&ApiContext) -> Result<T, JournalError> + Send + 'static,
+{
+    match tokio::task::spawn_blocking(move || read(&c)).await {
+        Ok(Ok(data)) => success(StatusCode::OK, data),
+        Ok(Err(error)) => store_failure(&error),
+        Err(_) => failure(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the read was broken off"),
+    }
+}
+
+fn store_failure(error: &JournalError) -> Response {
+    failure(StatusCode::INTERNAL_SERVER_ERROR, "internal", &error.to_string())
+}
+
+fn success<T: Serialize>(status: StatusCode, data: T) -> Response {
+    let envelope = Envelope { status: "success".into(), data: Some(data), error_type: None, error: None, field: None };
+    (status, Json(envelope)).into_response()
+}
+
+fn failure(status: StatusCode, kind: &str, text: &str) -> Response {
+    let envelope = Envelope::<()> {
+        status: "error".into(),
+        data: None,
+        error_type: Some(kind.to_owned()),
+        error: Some(text.to_owned()),
+        field: None,
+    };
+    (status, Json(envelope)).into_response()
+}
+
+fn refused(refusal: Refusal) -> Response {
+    let text = match &refusal.field {
+        Some(field) => format!("{field}: {}", refusal.text),
+        None => refusal.text,
+    };
+    let envelope = Envelope::<()> {
+        status: "error".into(),
+        data: None,
+        error_type: Some("bad_data".into()),
+        error: Some(text),
+        field: refusal.field,
+    };
+    (StatusCode::BAD_REQUEST, Json(envelope)).into_response()
+}

@@ -1,0 +1,109 @@
+//! flipback's own metrics, in base units and with bounded labels.
+
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicI64, AtomicU64};
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::{Registry, Unit};
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Reason {
+    pub reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Word {
+    pub outcome: &'static str,
+}
+
+pub struct Metrics {
+    registry: Registry,
+    pub ticks: Counter,
+    pub readings_failed: Family<Reason, Counter>,
+    pub outcomes: Family<Word, Counter>,
+    pub steps: Family<Reason, Counter>,
+    pub reload_good: Gauge,
+    pub commit_seconds: Histogram,
+    pub clock_skew_seconds: Gauge<f64, AtomicU64>,
+    open_watches: Gauge,
+    armed: Gauge,
+    undelivered: Gauge<i64, AtomicI64>,
+    oldest_age_seconds: Gauge<f64, AtomicU64>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("flipback");
+        let metrics = Metrics {
+            ticks: Counter::default(),
+            readings_failed: Family::default(),
+            outcomes: Family::default(),
+            steps: Family::default(),
+            reload_good: Gauge::default(),
+            commit_seconds: Histogram::new(exponential_buckets(0.000_5, 2.0, 14)),
+            clock_skew_seconds: Gauge::default(),
+            open_watches: Gauge::default(),
+            armed: Gauge::default(),
+            undelivered: Gauge::default(),
+            oldest_age_seconds: Gauge::default(),
+            registry: Registry::default(),
+        };
+        registry.register("build", "Version of this flipback", Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]));
+        registry.register("ticks", "Readings of new slots that were judged", metrics.ticks.clone());
+        registry.register("readings_failed", "Readings that failed, by reason", metrics.readings_failed.clone());
+        registry.register("outcomes", "Ended watches by outcome", metrics.outcomes.clone());
+        registry.register("steps", "Rollback attempts by how they ended", metrics.steps.clone());
+        registry.register(
+            "config_last_reload_successful",
+            "Whether the last load of the configuration was taken",
+            metrics.reload_good.clone(),
+        );
+        registry.register_with_unit(
+            "commit",
+            "Time of a journal commit",
+            Unit::Seconds,
+            metrics.commit_seconds.clone(),
+        );
+        registry.register_with_unit(
+            "prometheus_clock_skew",
+            "Prometheus's clock minus ours",
+            Unit::Seconds,
+            metrics.clock_skew_seconds.clone(),
+        );
+        registry.register("watches_open", "Open watches", metrics.open_watches.clone());
+        registry.register("armed", "Whether flipback as a whole is armed", metrics.armed.clone());
+        registry.register("notices_undelivered", "Notices waiting for delivery", metrics.undelivered.clone());
+        registry.register_with_unit(
+            "outbox_oldest_age",
+            "Age of the oldest undelivered notice",
+            Unit::Seconds,
+            metrics.oldest_age_seconds.clone(),
+        );
+        Metrics { registry, ..metrics }
+    }
+}
+
+impl Metrics {
+    /// Values that are read rather than counted.
+    pub fn gauges(&self, open: usize, armed: bool, undelivered: i64, oldest_age_s: f64) {
+        self.open_watches.set(i64::try_from(open).unwrap_or(i64::MAX));
+        self.armed.set(i64::from(armed));
+        self.undelivered.set(undelivered);
+        self.oldest_age_seconds.set(oldest_age_s);
+    }
+
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        if encode(&mut text, &self.registry).is_err() {
+            // Writing into a string does not fail; should it, the scrape shows where it broke off.
+            let _ = writeln!(text, "# broken off");
+        }
+        text
+    }
+}

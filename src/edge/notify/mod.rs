@@ -1,0 +1,8 @@
+//! Telling people: the durable outbox, and mail.
+
+pub mod email;
+pub mod outbox;
+pub mod render;
+
+pub use email::{Delivery, Mailer};
+pub use render::{Rendered, ShownQuery, render};

@@ -1,0 +1,566 @@
+//! A notice in words: subject, text and HTML from the same facts.
+//!
+//! The first lines answer what broke, how sure, what was done, whether it worked and what to do now.
+
+use minijinja::syntax::SyntaxConfig;
+use minijinja::{AutoEscape, Environment, UndefinedBehavior};
+use serde::Serialize;
+
+use crate::domain::baseline::Quality;
+use crate::domain::notice::{Notice, NoticeReason, Severity};
+use crate::domain::plan::{AttemptState, StepOutcome, StepRecord};
+use crate::domain::signal::Signal;
+use crate::domain::time::{Span, Timestamp};
+use crate::domain::verdict::{Evidence, Outcome, SignalState};
+use crate::domain::view::WatchView;
+
+/// A query that shows a signal, and where to look at it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ShownQuery {
+    #[serde(skip)]
+    pub signal: Signal,
+    pub name: String,
+    pub query: String,
+    pub link: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rendered {
+    pub subject: String,
+    pub text: String,
+    pub html: String,
+}
+
+/// Output of a step that a mail carries: the end of it says what went wrong.
+const OUTPUT_LINES: usize = 20;
+const OUTPUT_CHARS: usize = 2048;
+
+/// A subject is read on a telephone's lock screen.
+const SUBJECT_CHARS: usize = 180;
+
+#[derive(Serialize)]
+struct Page {
+    subject: String,
+    colour: &'static str,
+    headline: String,
+    answers: Vec<(String, String)>,
+    signals: Vec<SignalRow>,
+    facts: Vec<(String, String)>,
+    steps: Vec<StepRow>,
+    timeline: Vec<(String, String)>,
+    queries: Vec<ShownQuery>,
+    command: String,
+    runbook: Option<String>,
+    footer: String,
+}
+
+#[derive(Serialize)]
+struct SignalRow {
+    name: String,
+    state: String,
+    bad: bool,
+    value: String,
+    baseline: String,
+    ratio: String,
+    limit: String,
+    requests: String,
+    since: String,
+    remark: String,
+}
+
+#[derive(Serialize)]
+struct StepRow {
+    title: String,
+    command: String,
+    output: Option<String>,
+}
+
+/// Never fails: should a template not render (a fault of ours), the facts go out as plain text.
+pub fn render(notice: &Notice, queries: &[ShownQuery], host: &str) -> Rendered {
+    let page = page(notice, queries, host);
+    let mut env = Environment::new();
+    env.set_undefined_behavior(UndefinedBehavior::Strict);
+    if let Ok(syntax) = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build() {
+        env.set_syntax(syntax);
+    }
+    env.set_auto_escape_callback(|name| if name.ends_with(".html") { AutoEscape::Html } else { AutoEscape::None });
+    let fill = |env: &mut Environment<'static>, name: &'static str, source: &'static str| {
+        env.add_template(name, source)?;
+        env.get_template(name)?.render(minijinja::Value::from(minijinja::value::Serde(&page)))
+    };
+    let text = fill(&mut env, "notice.txt", include_str!("templates/notice.txt"));
+    let html = fill(&mut env, "notice.html", include_str!("templates/notice.html"));
+    let plain = || {
+        let mut lines = vec![page.headline.clone(), String::new()];
+        lines.extend(page.answers.iter().map(|(q, a)| format!("{q}: {a}")));
+        lines.extend(page.facts.iter().map(|(q, a)| format!("{q}: {a}")));
+        lines.push(format!("Next: {}", page.command));
+        lines.join("\n")
+    };
+    let text = text.unwrap_or_else(|error| {
+        tracing::error!(%error, "the mail's text template does not render");
+        plain()
+    });
+    let html = html.unwrap_or_else(|error| {
+        tracing::error!(%error, "the mail's HTML template does not render");
+        String::new()
+    });
+    Rendered { subject: page.subject, text, html }
+}
+
+fn page(notice: &Notice, queries: &[ShownQuery], host: &str) -> Page {
+    let w = &notice.watch;
+    let evidence = w.breach.as_ref().map_or(&w.evidence, |b| &b.evidence);
+    let breached: Vec<&Evidence> = evidence.iter().filter(|e| e.state == SignalState::Breached).collect();
+    Page {
+        subject: subject(notice, &breached),
+        colour: match notice.reason.severity() {
+            Severity::Info => "#1a7f37",
+            Severity::Warning => "#9a6700",
+            Severity::Page => "#cf222e",
+        },
+        headline: headline(notice),
+        answers: answers(notice, &breached),
+        signals: evidence.iter().map(|e| signal_row(e, w)).collect(),
+        facts: facts(w),
+        steps: w.steps.iter().map(step_row).collect(),
+        timeline: w.timeline.iter().rev().take(25).rev().map(|e| (e.at.to_string(), tame(&e.text, 400))).collect(),
+        queries: queries.to_vec(),
+        command: command(notice),
+        runbook: w.runbook.clone(),
+        footer: format!("flipback on {host}, notice {} of {}, {}", notice.key.n, w.id, notice.at),
+    }
+}
+
+fn way(w: &WatchView) -> String {
+    format!("{} {} → {}", w.switch.service, w.switch.old, w.switch.new)
+}
+
+fn versioned(w: &WatchView) -> String {
+    w.switch.version.as_ref().map_or(String::new(), |v| format!(" ({v})"))
+}
+
+/// The outcome in capitals: it sorts, and it is what the lock screen shows.
+fn status(reason: NoticeReason) -> &'static str {
+    match reason {
+        NoticeReason::BreachedActing => "ROLLING BACK",
+        NoticeReason::ApprovalWanted => "APPROVE?",
+        NoticeReason::Withheld => "NOT ROLLED BACK",
+        NoticeReason::RolledBackRecovered => "ROLLED BACK",
+        NoticeReason::RolledBackNotRecovered => "ROLLED BACK, STILL BAD",
+        NoticeReason::RolledBackUnseen => "ROLLED BACK, UNSEEN",
+        NoticeReason::RollbackFailed => "ROLLBACK FAILED",
+        NoticeReason::Stuck => "STUCK",
+        NoticeReason::Blind => "BLIND",
+        NoticeReason::SeesAgain => "SEES AGAIN",
+        NoticeReason::LittleBaseline => "LITTLE BASELINE",
+        NoticeReason::TrafficLost => "TRAFFIC LOST",
+        NoticeReason::Unconfirmed => "UNCONFIRMED",
+        NoticeReason::Unjudged => "UNJUDGED",
+        NoticeReason::Superseded => "SUPERSEDED",
+        NoticeReason::Cancelled => "CANCELLED",
+        NoticeReason::Passed => "PASSED",
+    }
+}
+
+fn subject(notice: &Notice, breached: &[&Evidence]) -> String {
+    let w = &notice.watch;
+    let rolled = matches!(
+        notice.reason,
+        NoticeReason::RolledBackRecovered | NoticeReason::RolledBackNotRecovered | NoticeReason::RolledBackUnseen
+    );
+    let way = if rolled { format!("{} {} → {}", w.switch.service, w.switch.new, w.switch.old) } else { way(w) };
+    let what = breached.first().map_or(String::new(), |e| format!(": {}", short(e)));
+    let line = format!("[flipback] {} {way}{}{what}", status(notice.reason), versioned(w));
+    tame(&line, SUBJECT_CHARS)
+}
+
+/// `error rate 9.3×`, `slot down`.
+fn short(e: &Evidence) -> String {
+    match (&e.signal, e.ratio, e.value) {
+        (Signal::Alive, ..) => "slot down".into(),
+        (signal, Some(ratio), _) => format!("{signal} {ratio:.1}×"),
+        (signal, None, Some(value)) => format!("{signal} {}", number(signal, value)),
+        (signal, None, None) => signal.to_string(),
+    }
+}
+
+fn headline(notice: &Notice) -> String {
+    let w = &notice.watch;
+    let (old, new) = (&w.switch.old, &w.switch.new);
+    match notice.reason {
+        NoticeReason::BreachedActing => format!("{new} is broken; flipback is moving the traffic back to {old} now."),
+        NoticeReason::ApprovalWanted => format!("{new} is broken. May flipback move the traffic back to {old}?"),
+        NoticeReason::Withheld => format!("{new} is broken, and flipback did NOT move the traffic back."),
+        NoticeReason::RolledBackRecovered => {
+            format!("{new} was broken; the traffic is back on {old}, which serves well.")
+        }
+        NoticeReason::RolledBackNotRecovered => {
+            format!("The traffic is back on {old}, but it is not well there either.")
+        }
+        NoticeReason::RolledBackUnseen => {
+            format!("The traffic was moved back to {old}, but no requests came that could show it.")
+        }
+        NoticeReason::RollbackFailed => format!("{new} is broken, and moving the traffic back to {old} FAILED."),
+        NoticeReason::Stuck => "A rollback step may or may not have been applied; a person must look.".into(),
+        NoticeReason::Blind => format!("flipback cannot see {new}: it will neither pass it nor roll it back."),
+        NoticeReason::SeesAgain => format!("flipback sees {new} again."),
+        NoticeReason::LittleBaseline => {
+            "There is too little recorded normal: only absolute limits and health checks judge this switch.".into()
+        }
+        NoticeReason::TrafficLost => format!("{new} is alive but gets no requests."),
+        NoticeReason::Unconfirmed => format!("The switch to {new} was announced, but the traffic did not move."),
+        NoticeReason::Unjudged => format!("The soak of {new} ended without a verdict."),
+        NoticeReason::Superseded => "A newer switch took this one's place before its soak was over.".into(),
+        NoticeReason::Cancelled => "The watch was ended before its verdict.".into(),
+        NoticeReason::Passed => format!("{new} passed its soak."),
+    }
+}
+
+fn answers(notice: &Notice, breached: &[&Evidence]) -> Vec<(String, String)> {
+    let w = &notice.watch;
+    let mut out = Vec::new();
+    let mut say = |q: &str, a: String| out.push((q.to_owned(), tame(&a, 600)));
+    if !breached.is_empty() {
+        say("What broke", breached.iter().map(|e| sentence(e)).collect::<Vec<_>>().join("; "));
+        let sure: Vec<String> = breached
+            .iter()
+            .map(|e| format!("{}: {} of {} ticks in a row above the limit", e.signal, e.ticks_above, e.ticks_needed))
+            .collect();
+        say("How sure", format!("{}; since {}", sure.join("; "), w.breach.as_ref().map_or(notice.at, |b| b.since)));
+    } else if let Some(last) = w.timeline.iter().rev().find(|e| explains(notice.reason, &e.kind)) {
+        say("What happened", last.text.clone());
+    }
+    match &w.outcome {
+        Some(Outcome::Withheld { why }) => say("What was done", format!("nothing was moved: {why}")),
+        Some(Outcome::RollbackFailed { why }) => {
+            say("What was done", done(w));
+            say("Did it work", format!("no: {why}"));
+        }
+        Some(Outcome::RolledBackRecovered) => {
+            say("What was done", done(w));
+            say("Did it work", format!("yes: {}", recovery(w)));
+        }
+        Some(Outcome::RolledBackNotRecovered) => {
+            say("What was done", done(w));
+            say("Did it work", format!("the traffic moved, but {} is not well: {}", w.switch.old, recovery(w)));
+        }
+        Some(Outcome::RolledBackUnseen) => {
+            say("What was done", done(w));
+            say(
+                "Did it work",
+                format!("the probe shows {}, but no traffic could confirm it: {}", w.switch.old, recovery(w)),
+            );
+        }
+        Some(outcome) => {
+            if let Some(detail) = outcome.detail() {
+                say("Why", detail);
+            }
+        }
+        None if notice.reason == NoticeReason::BreachedActing => {
+            say(
+                "What is done",
+                format!("the rollback to {} has begun; its result follows in this thread", w.switch.old),
+            );
+        }
+        None => {}
+    }
+    say("What now", advice(notice));
+    out
+}
+
+/// Which line of the story says why the notice came.
+fn explains(reason: NoticeReason, kind: &str) -> bool {
+    match reason {
+        NoticeReason::Blind => kind == "blind",
+        NoticeReason::SeesAgain => kind == "sees_again",
+        NoticeReason::LittleBaseline => matches!(kind, "little_baseline" | "baseline"),
+        NoticeReason::TrafficLost => kind == "traffic_lost",
+        NoticeReason::Superseded => kind == "superseded",
+        _ => false,
+    }
+}
+
+fn advice(notice: &Notice) -> String {
+    let w = &notice.watch;
+    let (old, new) = (&w.switch.old, &w.switch.new);
+    match notice.reason {
+        NoticeReason::BreachedActing => "nothing yet; if no result follows within minutes, look at it".into(),
+        NoticeReason::ApprovalWanted => {
+            format!("approve or decline; without an answer nothing is moved (flipback decline {})", w.id)
+        }
+        NoticeReason::Withheld => format!(
+            "decide now whether {new} stays; to move the traffic back, do by hand what the plan would have done"
+        ),
+        NoticeReason::RolledBackRecovered => format!("users are served by {old}; mend {new} before the next try"),
+        NoticeReason::RolledBackNotRecovered => {
+            format!("look at {old} and what both releases depend on: the switch may not be the cause")
+        }
+        NoticeReason::RolledBackUnseen => format!("check by hand that users reach {old}"),
+        NoticeReason::RollbackFailed | NoticeReason::Stuck => {
+            format!("users may still be on {new}: look where the traffic is and move it by hand")
+        }
+        NoticeReason::Blind => {
+            "see why there are no readings (Prometheus, the scrape, the selectors); health checks go on".into()
+        }
+        NoticeReason::SeesAgain => "nothing; the soak goes on, and what was missed is extended".into(),
+        NoticeReason::LittleBaseline => "nothing, if the service is new; otherwise see what was recorded".into(),
+        NoticeReason::TrafficLost => "see whether the proxy still sends requests there".into(),
+        NoticeReason::Unconfirmed => "see whether the deploy really switched; announce again when it has".into(),
+        NoticeReason::Unjudged => format!("judge {new} yourself: flipback could not, and says neither yes nor no"),
+        NoticeReason::Superseded | NoticeReason::Cancelled | NoticeReason::Passed => "nothing".into(),
+    }
+}
+
+/// The one command to run next.
+fn command(notice: &Notice) -> String {
+    let w = &notice.watch;
+    match notice.reason {
+        NoticeReason::ApprovalWanted => format!("flipback approve {}", w.id),
+        NoticeReason::LittleBaseline => format!("flipback baseline show {}", w.switch.service),
+        NoticeReason::Blind => format!("flipback check --live {}", w.switch.service),
+        _ => format!("flipback show {}", w.id),
+    }
+}
+
+fn done(w: &WatchView) -> String {
+    let steps: Vec<String> = w
+        .steps
+        .iter()
+        .map(|s| match &s.outcome {
+            Some(StepOutcome::Done) => format!("{} done", s.name),
+            Some(StepOutcome::Failed(_)) => format!("{} failed (try {})", s.name, s.attempt.attempt),
+            Some(StepOutcome::Stuck(_)) => format!("{} stuck", s.name),
+            None => format!("{} begun", s.name),
+        })
+        .collect();
+    if steps.is_empty() {
+        "no step was run".into()
+    } else {
+        format!("moved back to {}: {}", w.switch.old, steps.join(", "))
+    }
+}
+
+fn recovery(w: &WatchView) -> String {
+    let Some(r) = &w.recovery else { return "nothing was read after it".into() };
+    let rate = r.error_rate.map_or("no error rate".into(), |rate| format!("{} errors", percent(rate)));
+    format!(
+        "the probe shows {} since {}; after that {rate} over {} requests in {} good ticks",
+        w.switch.old,
+        r.proven_at,
+        thousands(r.requests),
+        r.ticks_fine
+    )
+}
+
+/// `error rate 0.93 % vs 0.10 % recorded (limit 0.15 %): 9.3×, 93 bad of 10,000 requests`.
+fn sentence(e: &Evidence) -> String {
+    if e.signal == Signal::Alive {
+        let why = e.remark.clone().unwrap_or_else(|| "its health check fails".into());
+        return format!("slot down: {why}, {} answers in a row", e.ticks_above);
+    }
+    let mut line = format!("{} {}", e.signal, e.value.map_or("no reading".into(), |v| number(&e.signal, v)));
+    if let Some(b) = e.baseline {
+        line.push_str(&format!(" vs {} recorded", number(&e.signal, b)));
+    }
+    if let Some(l) = e.limit {
+        line.push_str(&format!(" (limit {})", number(&e.signal, l)));
+    }
+    if let Some(r) = e.ratio {
+        line.push_str(&format!(": {r:.1}×"));
+    }
+    match e.signal {
+        Signal::ErrorRate => {
+            line.push_str(&format!(", {} bad of {} requests", thousands(e.bad), thousands(e.requests)))
+        }
+        Signal::Latency(_) => line.push_str(&format!(
+            ", {} slower than the limit of {} requests",
+            thousands(e.bad),
+            thousands(e.requests)
+        )),
+        Signal::Traffic | Signal::Alive | Signal::Custom(_) => {}
+    }
+    line
+}
+
+fn signal_row(e: &Evidence, w: &WatchView) -> SignalRow {
+    let shown = |v: Option<f64>, absent: &str| v.map_or(absent.to_owned(), |v| number(&e.signal, v));
+    SignalRow {
+        name: tame(&e.signal.to_string(), 60),
+        state: match e.state {
+            SignalState::Fine => "fine",
+            SignalState::Above => "above its limit, not for long enough",
+            SignalState::Breached => "BREACHED",
+            SignalState::Thin => "too little traffic",
+            SignalState::Blind => "no reading",
+            SignalState::NotJudged => "not judged",
+        }
+        .into(),
+        bad: e.state == SignalState::Breached,
+        value: shown(e.value, "no reading"),
+        baseline: shown(e.baseline, "none"),
+        ratio: e.ratio.map_or("–".into(), |r| format!("{r:.1}×")),
+        limit: shown(e.limit, "none"),
+        requests: match e.signal {
+            Signal::Alive => format!("{} checks", thousands(e.requests)),
+            _ => thousands(e.requests),
+        },
+        since: e.since.map_or("–".into(), |at| after_cut_over(at, w)),
+        remark: tame(e.remark.as_deref().unwrap_or(""), 200),
+    }
+}
+
+fn after_cut_over(at: Timestamp, w: &WatchView) -> String {
+    match w.cut_over_at {
+        Some(cut) if at >= cut => format!("{at} ({} after the cut-over)", whole_seconds(at.since(cut))),
+        _ => at.to_string(),
+    }
+}
+
+fn whole_seconds(span: Span) -> Span {
+    Span::from_secs(span.as_millis() / 1000)
+}
+
+fn facts(w: &WatchView) -> Vec<(String, String)> {
+    let version =
+        |v: &Option<crate::domain::switch::Version>| v.as_ref().map_or("version not said".into(), ToString::to_string);
+    let mut out = vec![
+        ("Old slot".to_owned(), format!("{} ({})", w.switch.old, version(&w.switch.old_version))),
+        ("New slot".to_owned(), format!("{} ({})", w.switch.new, version(&w.switch.version))),
+        ("Announced".to_owned(), format!("{} by {}", w.opened_at, tame(&w.switch.source, 80))),
+        ("Cut-over".to_owned(), w.cut_over_at.map_or("not confirmed".into(), |at| at.to_string())),
+        ("Soak".to_owned(), format!("{} with ticks of {}, mode {}, {} ticks so far", w.soak, w.tick, w.mode, w.ticks)),
+    ];
+    let baseline = match &w.baseline {
+        None => "none".to_owned(),
+        Some(b) => {
+            let p = &b.provenance;
+            let mut line = format!(
+                "{} requests of {} in {} cells, {} to {}",
+                thousands(b.counts.requests()),
+                p.slot,
+                b.cells,
+                p.from,
+                p.to
+            );
+            if let Some(rate) = b.counts.rate() {
+                line.push_str(&format!(", {} errors", percent(rate)));
+            }
+            if p.previous_release_used {
+                line.push_str("; the release before stands in");
+            }
+            if p.pinned {
+                line.push_str("; pinned");
+            }
+            match &b.quality {
+                Quality::Good => {}
+                Quality::TooLittle { why } | Quality::Incident { why } => line.push_str(&format!("; {why}")),
+            }
+            for excluded in p.excluded.iter().take(4) {
+                line.push_str(&format!("; without {excluded}"));
+            }
+            line
+        }
+    };
+    out.push(("Baseline".to_owned(), tame(&baseline, 900)));
+    out
+}
+
+fn step_row(s: &StepRecord) -> StepRow {
+    let (took, output) = match &s.result {
+        Some(AttemptState::Ended(r)) => {
+            (format!("{} after {}", r.ended, r.ended_at.since(r.started_at)), Some(tail(&r.output)))
+        }
+        Some(AttemptState::Cancelled(why)) => (format!("never started: {}", tame(why, 200)), None),
+        Some(AttemptState::Ambiguous) => ("left no result".into(), None),
+        None => ("running".into(), None),
+    };
+    let proven = s.proven_at.map_or(String::new(), |at| format!("; proven by its probe at {at}"));
+    StepRow {
+        title: format!("{} (try {}), {}: {took}{proven}", tame(&s.name, 60), s.attempt.attempt, s.intended_at),
+        command: tame(&s.command, 400),
+        output: output.filter(|o| !o.is_empty()),
+    }
+}
+
+/// The end of an output, harmless: no control characters, no escape sequences, few lines.
+fn tail(output: &str) -> String {
+    let mut clean = String::new();
+    let mut escape = false;
+    for c in output.chars() {
+        match c {
+            '\u{1b}' => escape = true,
+            c if escape => escape = !(c.is_ascii_alphabetic() || c == '\n'),
+            '\n' => clean.push('\n'),
+            '\t' => clean.push(' '),
+            c if c.is_control() => {}
+            c => clean.push(c),
+        }
+    }
+    let lines: Vec<&str> = clean.lines().map(str::trim_end).filter(|l| !l.is_empty()).collect();
+    let kept = lines[lines.len().saturating_sub(OUTPUT_LINES)..].join("\n");
+    let skip = kept.chars().count().saturating_sub(OUTPUT_CHARS);
+    kept.chars().skip(skip).collect()
+}
+
+/// One line of bounded length without control characters.
+fn tame(text: &str, max: usize) -> String {
+    let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    if line.chars().count() > max { line.chars().take(max - 1).chain(['…']).collect() } else { line }
+}
+
+fn number(signal: &Signal, v: f64) -> String {
+    match signal {
+        Signal::ErrorRate => percent(v),
+        Signal::Latency(_) if v < 0.01 => format!("{:.1} ms", v * 1000.0),
+        Signal::Latency(_) => format!("{} ms", thousands(v * 1000.0)),
+        Signal::Alive => if v > 0.0 { "alive" } else { "down" }.into(),
+        Signal::Traffic => format!("{v:.1}/s"),
+        Signal::Custom(_) => format!("{v}"),
+    }
+}
+
+fn percent(rate: f64) -> String {
+    let p = rate * 100.0;
+    if p == 0.0 {
+        "0 %".into()
+    } else if p < 0.01 {
+        format!("{p:.4} %")
+    } else if p < 10.0 {
+        format!("{p:.2} %")
+    } else {
+        format!("{p:.1} %")
+    }
+}
+
+fn thousands(n: f64) -> String {
+    let digits = format!("{:.0}", n.abs());
+    let mut out = String::new();
+    for (i, c) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i) % 3 == 0 {
+            out.push(',');
+        }
+        out.push(c);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_for_people() {
+        assert_eq!(thousands(1_234_567.0), "1,234,567");
+        assert_eq!((percent(0.0), percent(0.0093), percent(0.5)), ("0 %".into(), "0.93 %".into(), "50.0 %".into()));
+    }
+
+    #[test]
+    fn a_hostile_output_is_harmless() {
+        let output = format!("{}\u{1b}[31mred\u{1b}[0m\0\r\n<script>\n", "line\n".repeat(500));
+        let shown = tail(&output);
+        assert!(
+            shown.lines().count() <= OUTPUT_LINES && shown.contains("red") && !shown.contains(['\u{1b}', '\0', '\r'])
+        );
+    }
+}

@@ -1,0 +1,410 @@
+//! Assembles the parts into the daemon.
+
+pub mod clock;
+mod dispatch;
+mod driver;
+mod recover;
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, RwLock};
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Notify, mpsc};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::{self, Overrides, Settings};
+use crate::domain::notice::Notice;
+use crate::domain::plan::{HealthReading, ProbeReading};
+use crate::domain::service::{Service, SlotSpec, Slots};
+use crate::domain::switch::ServiceName;
+use crate::domain::time::Span;
+use crate::edge::actuators::exec::Executor;
+use crate::edge::actuators::health::HealthChecker;
+use crate::edge::actuators::probe;
+use crate::edge::api::{self, ApiContext, Facts, ReloadRequest, Token};
+use crate::edge::inbox::Inbox;
+use crate::edge::metrics::Metrics;
+use crate::edge::notify::outbox::Outbox;
+use crate::edge::notify::{Mailer, ShownQuery};
+use crate::edge::sources::{Finding, Level, Prometheus, graph_link, shown_query};
+use crate::edge::{schedule, systemd, telemetry};
+use crate::engine::message::{Input, Job};
+use crate::journal::{Journal, JournalError, Reader};
+use dispatch::Dispatch;
+use driver::Driver;
+
+/// Exit codes that systemd and people know (sysexits).
+const CONFIG: i32 = 78;
+const TEMPORARY: i32 = 75;
+const ALREADY_RUNNING: i32 = 73;
+
+/// Readings and mails under way when the daemon is told to stop get this long.
+const DRAIN_LIMIT: Duration = Duration::from_secs(5);
+
+/// Runs the daemon to its end.
+pub fn run(path: &Path, overrides: &Overrides) -> i32 {
+    let settings = match config::load(path, overrides) {
+        Ok(settings) => settings,
+        Err(problems) => {
+            eprint!("{problems}");
+            return CONFIG;
+        }
+    };
+    telemetry::start(&settings.log);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("flipback: the runtime does not start: {error}");
+            return TEMPORARY;
+        }
+    };
+    match daemon(path, overrides, settings, &runtime) {
+        Ok(()) => 0,
+        Err((code, why)) => {
+            tracing::error!(%why, "flipback ends");
+            code
+        }
+    }
+}
+
+type Stop = (i32, String);
+
+fn daemon(
+    path: &Path,
+    overrides: &Overrides,
+    settings: Settings,
+    runtime: &tokio::runtime::Runtime,
+) -> Result<(), Stop> {
+    let temporary = |why: String| (TEMPORARY, why);
+    // Clients with pools of connections want a runtime around them from their making to their end.
+    let _entered = runtime.enter();
+    let (journal, recovered) = Journal::open(&settings.state_dir).map_err(|error| {
+        let code = if matches!(error, JournalError::Locked { .. }) { ALREADY_RUNNING } else { TEMPORARY };
+        (code, error.to_string())
+    })?;
+    let engine = recover::engine(&recovered).map_err(|error| temporary(error.to_string()))?;
+    let reader = Reader::open(&settings.state_dir).map_err(|error| temporary(error.to_string()))?;
+    let source = Prometheus::new(&settings.prometheus).map_err(|error| (CONFIG, error.to_string()))?;
+    let host = hostname();
+    let mailer = match &settings.email {
+        Some(email) => Some(Mailer::new(email, &host).map_err(|error| (CONFIG, error.to_string()))?),
+        None => None,
+    };
+    let program = dispatch::own_program().map_err(|error| temporary(error.to_string()))?;
+    let executor = Executor::new(&settings.state_dir, program).map_err(|error| temporary(error.to_string()))?;
+    let health = HealthChecker::new().map_err(temporary)?;
+    let token = match (&settings.api.listen, &settings.api.token_file) {
+        (Some(_), Some(file)) => Some(Token::from_file(file).map_err(|why| (CONFIG, why))?),
+        _ => None,
+    };
+
+    let (inbox, queue) = Inbox::new();
+    let (metrics, facts) = (Arc::new(Metrics::default()), Arc::new(Mutex::new(Facts::default())));
+    metrics.reload_good.set(1);
+    let (wake, progress) = (Arc::new(Notify::new()), systemd::Progress::default());
+    let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+    let source = Arc::new(RwLock::new(source));
+    let dispatch = Dispatch {
+        runtime: runtime.handle().clone(),
+        tasks: tasks.clone(),
+        inbox: inbox.clone(),
+        reader: reader.clone(),
+        source: source.clone(),
+        health: health.clone(),
+        executor,
+        outbox: wake.clone(),
+        metrics: metrics.clone(),
+        backfill: settings.prometheus.backfill,
+        recording: Arc::default(),
+    };
+
+    let socket = api::bind_socket(&settings.api.socket).map_err(temporary)?;
+    let tcp = match (settings.api.listen, token) {
+        (Some(address), Some(token)) => {
+            let listener = runtime
+                .block_on(TcpListener::bind(address))
+                .map_err(|error| temporary(format!("api.listen {address}: {error}")))?;
+            Some((listener, token))
+        }
+        _ => None,
+    };
+
+    // First the configuration and the start go through the loop: what was under way is asked again.
+    let services = settings.services.clone();
+    for input in [Input::Configured { services }, Input::Started, Input::Cron { job: Job::RecordBaseline }] {
+        inbox.tell(input).map_err(|_| temporary("the queue is closed".into()))?;
+    }
+    let carrier = dispatch.clone();
+    let driver = Driver {
+        engine,
+        journal,
+        queue,
+        progress: progress.clone(),
+        metrics: metrics.clone(),
+        facts: facts.clone(),
+        dispatch: Box::new(move |commands| carrier.carry_out(commands)),
+    };
+    let (ended, mut driver_ended) = tokio::sync::oneshot::channel();
+    let thread = std::thread::Builder::new()
+        .name("driver".into())
+        .spawn(move || {
+            let _ = ended.send(driver.run());
+        })
+        .map_err(|error| temporary(format!("the driver's thread: {error}")))?;
+
+    let settings = Arc::new(RwLock::new(Arc::new(settings)));
+    let (reload_sender, mut reloads) = mpsc::channel::<ReloadRequest>(4);
+    let ready = Arc::new(AtomicBool::new(true));
+    let context = Arc::new(ApiContext {
+        inbox: inbox.clone(),
+        reader: reader.clone(),
+        settings: settings.clone(),
+        facts,
+        reload: reload_sender,
+        live_check: live_check(settings.clone(), source.clone(), health),
+        record_baseline: record_baseline(settings.clone(), dispatch),
+        metrics: metrics.clone(),
+        ready: ready.clone(),
+        started_at: clock::now(),
+        now: clock::now,
+    });
+    let outbox = Outbox {
+        reader,
+        inbox: inbox.clone(),
+        mailer,
+        host,
+        queries: shown_queries(settings.clone()),
+        wake,
+        now: clock::now,
+    };
+    runtime.spawn(api::serve(context, socket, tcp, stop.clone()));
+    let mailing = runtime.spawn(outbox.run(stop.clone()));
+    runtime.spawn(systemd::watchdog(progress, stop.clone()));
+
+    let result = runtime.block_on(async {
+        let _scheduler = schedule::start(&inbox)
+            .await
+            .map_err(|error| (TEMPORARY, format!("the scheduler does not start: {error}")))?;
+        let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()));
+        let (Ok(mut term), Ok(mut int), Ok(mut hup)) = signals else {
+            return Err((TEMPORARY, "signals cannot be caught".to_owned()));
+        };
+        let names: Vec<String> = current(&settings).services.iter().map(|s| s.name.to_string()).collect();
+        tracing::info!(version = env!("CARGO_PKG_VERSION"), services = names.join(","), "flipback is up");
+        systemd::ready(&format!("watching {} services", names.len()));
+        loop {
+            tokio::select! {
+                _ = term.recv() => break,
+                _ = int.recv() => break,
+                _ = hup.recv() => {
+                    let _ = reload(path, overrides, &settings, &inbox, &source, &metrics);
+                }
+                Some(answer) = reloads.recv() => {
+                    let _ = answer.send(reload(path, overrides, &settings, &inbox, &source, &metrics));
+                }
+                ended = &mut driver_ended => {
+                    let why = match ended {
+                        Ok(Err(error)) => error.to_string(),
+                        Ok(Ok(())) | Err(_) => "the decision loop has ended".to_owned(),
+                    };
+                    return Err((TEMPORARY, why));
+                }
+            }
+        }
+        tracing::info!("flipback stops; open watches go on when it is up again");
+        systemd::stopping();
+        ready.store(false, Ordering::Relaxed);
+        stop.cancel();
+        let _ = tokio::time::timeout(DRAIN_LIMIT, mailing).await;
+        Ok(())
+    });
+    stop.cancel();
+    inbox.stop();
+    let _ = thread.join();
+    if let Ok(settings) = settings.read() {
+        let _ = std::fs::remove_file(&settings.api.socket);
+    }
+    result
+}
+
+fn current(settings: &RwLock<Arc<Settings>>) -> Arc<Settings> {
+    settings.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+}
+
+/// Takes a new configuration whole or not at all. What cannot change while running is said.
+fn reload(
+    path: &Path,
+    overrides: &Overrides,
+    settings: &RwLock<Arc<Settings>>,
+    inbox: &Inbox,
+    source: &RwLock<Prometheus>,
+    metrics: &Metrics,
+) -> Result<String, String> {
+    let taken = || -> Result<String, String> {
+        let fresh = config::load(path, overrides).map_err(|problems| problems.to_string())?;
+        let old = current(settings);
+        if (&fresh.state_dir, &fresh.api, &fresh.email) != (&old.state_dir, &old.api, &old.email) {
+            return Err("state_dir, [api] and [email] change only with a restart: systemctl restart flipback".into());
+        }
+        let client = Prometheus::new(&fresh.prometheus).map_err(|error| error.to_string())?;
+        let services = fresh.services.clone();
+        let count = services.len();
+        inbox.tell(Input::Configured { services }).map_err(|_| "flipback is busy: reload again".to_owned())?;
+        *source.write().unwrap_or_else(std::sync::PoisonError::into_inner) = client;
+        *settings.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(fresh);
+        Ok(format!("configuration taken: {count} services; open watches keep the policy they began with"))
+    };
+    let result = taken();
+    match &result {
+        Ok(text) => {
+            metrics.reload_good.set(1);
+            tracing::info!(%text, "reloaded");
+        }
+        Err(why) => {
+            metrics.reload_good.set(0);
+            tracing::error!(%why, "reload refused; the old configuration stays whole");
+        }
+    }
+    result
+}
+
+type LiveCheck = Box<dyn Fn(Option<ServiceName>) -> api::Async<Vec<Finding>> + Send + Sync>;
+
+fn live_check(
+    settings: Arc<RwLock<Arc<Settings>>>,
+    source: Arc<RwLock<Prometheus>>,
+    health: HealthChecker,
+) -> LiveCheck {
+    Box::new(move |only| {
+        let settings = current(&settings);
+        let source = source.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+        let health = health.clone();
+        Box::pin(async move {
+            let mut findings = Vec::new();
+            for service in settings.services.iter().filter(|s| only.as_ref().is_none_or(|name| *name == s.name)) {
+                findings.extend(source.examine(service).await);
+                findings.extend(check_service(service, &health).await);
+            }
+            findings
+        })
+    })
+}
+
+/// Health checks and probes as the daemon itself would run them, its sandbox included.
+async fn check_service(service: &Service, health: &HealthChecker) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    if let Slots::Named(named) = &service.slots {
+        for (slot, spec) in named {
+            let subject = format!("{} {slot} health", service.name);
+            findings.push(match &spec.health {
+                None => {
+                    Finding { subject, level: Level::Warning, text: "no health check: a dead slot is seen late".into() }
+                }
+                Some(check) => match health.ask(check).await {
+                    HealthReading::Good => Finding { subject, level: Level::Ok, text: "good".into() },
+                    HealthReading::Bad(why) => Finding { subject, level: Level::Warning, text: why },
+                    HealthReading::Unreadable(why) => Finding { subject, level: Level::Error, text: why },
+                },
+            });
+        }
+    }
+    for step in &service.plan.steps {
+        let subject = format!("{} rollback step {}", service.name, step.name);
+        let program = step.action.argv.first().cloned().unwrap_or_default();
+        findings.push(runnable(&subject, &program));
+        let subject = format!("{subject} probe");
+        findings.push(match &step.probe {
+            None => Finding { subject, level: Level::Warning, text: "no probe: nothing proves that it worked".into() },
+            Some(p) => match probe::ask(p).await {
+                ProbeReading::Shows(line) => {
+                    let known = match &service.slots {
+                        Slots::Named(named) => named.keys().any(|slot| p.expect.word(slot) == line),
+                        Slots::Versions => true,
+                    };
+                    let level = if known { Level::Ok } else { Level::Error };
+                    let text = if known {
+                        format!("shows {line:?}")
+                    } else {
+                        format!("shows {line:?}, which is no slot of this service")
+                    };
+                    Finding { subject, level, text }
+                }
+                ProbeReading::Unreadable(why) => Finding { subject, level: Level::Error, text: why },
+            },
+        });
+    }
+    findings
+}
+
+fn runnable(subject: &str, program: &str) -> Finding {
+    use std::os::unix::fs::PermissionsExt;
+    let finding = |level, text: String| Finding { subject: subject.to_owned(), level, text };
+    match std::fs::metadata(program) {
+        Err(error) => finding(Level::Error, format!("{program}: {error}")),
+        Ok(meta) if !meta.is_file() || meta.permissions().mode() & 0o111 == 0 => {
+            finding(Level::Error, format!("{program} is not executable"))
+        }
+        Ok(meta) if meta.permissions().mode() & 0o022 != 0 => {
+            finding(Level::Warning, format!("{program} can be written by others: whoever changes it acts as flipback"))
+        }
+        Ok(_) => finding(Level::Ok, format!("{program} is there and executable")),
+    }
+}
+
+type Recorder = Box<dyn Fn(ServiceName) -> api::Async<Result<usize, String>> + Send + Sync>;
+
+fn record_baseline(settings: Arc<RwLock<Arc<Settings>>>, dispatch: Dispatch) -> Recorder {
+    Box::new(move |name| {
+        let (settings, dispatch) = (current(&settings), dispatch.clone());
+        Box::pin(async move {
+            let service = settings.services.iter().find(|s| s.name == name).ok_or("there is no such service")?;
+            let slots = match &service.slots {
+                Slots::Named(named) => named.clone(),
+                Slots::Versions => Default::default(),
+            };
+            let metrics = service.metrics.clone();
+            dispatch.record(&crate::engine::message::RecordAsk { service: name, metrics, slots }).await
+        })
+    })
+}
+
+type Queries = Box<dyn Fn(&Notice) -> Vec<ShownQuery> + Send + Sync>;
+
+/// For each judged signal the query that shows it, and a link.
+fn shown_queries(settings: Arc<RwLock<Arc<Settings>>>) -> Queries {
+    Box::new(move |notice| {
+        let settings = current(&settings);
+        let prometheus = &settings.prometheus;
+        let base = prometheus.external_url.as_ref().unwrap_or(&prometheus.url);
+        let w = &notice.watch;
+        let spec = settings
+            .services
+            .iter()
+            .find(|s| s.name == w.switch.service)
+            .and_then(|s| s.slots.spec(&w.switch.new).cloned())
+            .unwrap_or_else(SlotSpec::default);
+        let (at, range) = match &w.breach {
+            Some(breach) => (breach.to, Span::from_mins(5)),
+            None => (notice.at, Span::from_mins(5)),
+        };
+        let evidence = w.breach.as_ref().map_or(&w.evidence, |b| &b.evidence);
+        evidence
+            .iter()
+            .filter_map(|e| {
+                let query = shown_query(&w.metrics, &w.switch.service, &w.switch.new, &spec, &e.signal, range)?;
+                let link = Some(graph_link(base, &query, at, Span::from_mins(60)));
+                Some(ShownQuery { signal: e.signal.clone(), name: e.signal.to_string(), query, link })
+            })
+            .collect()
+    })
+}
+
+fn hostname() -> String {
+    let text = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let name = text.trim();
+    if name.is_empty() { "localhost".into() } else { name.to_owned() }
+}
