@@ -1,0 +1,26 @@
+# Two commands matter: `make demo` and `make test`. Both say in one line what is missing.
+
+.PHONY: build demo test lint fmt
+
+build:
+	@began=$$(date +%s); cargo build --quiet --bin flipback --example demo-app && \
+	echo "built in $$(( $$(date +%s) - began )) s"
+
+# A good and a bad release on real parts. DEMO_INSTALL=1 installs what is missing (as root).
+demo:
+	@demo/need
+	@$(MAKE) --no-print-directory build
+	@demo/run
+
+# All tests, those on real parts included.
+test:
+	@demo/need systemd-analyze
+	cargo test --quiet --example demo-app
+	cargo test
+
+lint:
+	cargo fmt --check
+	cargo clippy --all-targets -- -D warnings
+
+fmt:
+	cargo fmt
