@@ -84,7 +84,7 @@ pub fn choose(ask: &BaselineAsk, facts: &Facts, floor: f64) -> Result<Baseline, 
             .filter(|c| (!by_slot || c.slot == ask.slot) && c.cell.from >= from && c.cell.to <= to)
             .map(|c| &c.cell)
             .collect();
-        return finish(ask, &pinned, excluded, Quality::Good, true, false);
+        return finish(ask, &ask.slot, &pinned, excluded, Quality::Good, true, false);
     }
     // The live release is the old slot since its own cut-over; before that, and only where that is too
     // little, the release before it, which was in the other slot.
@@ -96,6 +96,7 @@ pub fn choose(ask: &BaselineAsk, facts: &Facts, floor: f64) -> Result<Baseline, 
     let median = median_rate(&live);
     drop_incidents(&mut live, median, floor, &mut excluded);
     let mut used_previous = false;
+    let mut of_slot = &ask.slot;
     if enough(ask, &live).is_err() && !previous.is_empty() {
         let mut older: Vec<&Cell> = previous
             .into_iter()
@@ -104,6 +105,9 @@ pub fn choose(ask: &BaselineAsk, facts: &Facts, floor: f64) -> Result<Baseline, 
             .collect();
         drop_incidents(&mut older, median, floor, &mut excluded);
         used_previous = !older.is_empty();
+        if live.is_empty() {
+            of_slot = &ask.other;
+        }
         live.extend(older);
         live.sort_by_key(|c| c.to);
     }
@@ -120,7 +124,7 @@ pub fn choose(ask: &BaselineAsk, facts: &Facts, floor: f64) -> Result<Baseline, 
         Some(why) => Quality::Incident { why },
         None => Quality::Good,
     };
-    finish(ask, &chosen, excluded, quality, false, used_previous)
+    finish(ask, of_slot, &chosen, excluded, quality, false, used_previous)
 }
 
 /// What was left out, with how many cells.
@@ -295,6 +299,7 @@ fn enough(ask: &BaselineAsk, cells: &[&Cell]) -> Result<(), String> {
 
 fn finish(
     ask: &BaselineAsk,
+    of_slot: &Slot,
     cells: &[&Cell],
     mut excluded: Excluded,
     quality: Quality,
@@ -332,7 +337,7 @@ fn finish(
         provenance: Provenance {
             from: first.from,
             to: last.to,
-            slot: ask.slot.clone(),
+            slot: of_slot.clone(),
             version: None,
             previous_release_used,
             pinned,

@@ -195,8 +195,11 @@ impl Stack {
             (slot, Proc::start(slot, dir.path(), &mut command))
         };
         let slots = BTreeMap::from([app("blue", ports["BLUE"], "v1.2"), app("green", ports["GREEN"], "v1.3")]);
-        let haproxy =
-            Proc::start("haproxy", dir.path(), Command::new(program("haproxy")).args(["-db", "-f"]).arg(path("haproxy.cfg")));
+        let haproxy = Proc::start(
+            "haproxy",
+            dir.path(),
+            Command::new(program("haproxy")).args(["-db", "-f"]).arg(path("haproxy.cfg")),
+        );
         let maildir = path("mail");
         let smtp = Proc::start(
             "smtp",
@@ -257,7 +260,12 @@ impl Stack {
             self.flipback(&["baseline", "record", "checkout"]);
             let shown = self.flipback(&["baseline", "show", "checkout", "-o", "json"]);
             let answer: Value = serde_json::from_slice(&shown.stdout).ok()?;
-            if answer["baseline"]["quality"] == "good" { Some(()) } else { std::thread::sleep(Duration::from_secs(1)); None }
+            if answer["baseline"]["quality"] == "good" {
+                Some(())
+            } else {
+                std::thread::sleep(Duration::from_secs(1));
+                None
+            }
         });
     }
 
@@ -295,7 +303,18 @@ impl Stack {
 
     /// Announces blue → green and gives the switch's id.
     pub fn announce(&self) -> String {
-        let done = self.flipback(&["announce", "checkout", "--old", "blue", "--new", "green", "--old-version", "v1.2", "--version", "v1.3"]);
+        let done = self.flipback(&[
+            "announce",
+            "checkout",
+            "--old",
+            "blue",
+            "--new",
+            "green",
+            "--old-version",
+            "v1.2",
+            "--version",
+            "v1.3",
+        ]);
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
         String::from_utf8_lossy(&done.stdout).trim().to_owned()
     }
@@ -363,7 +382,8 @@ for f in sorted(pathlib.Path(sys.argv[1]).glob("new/*"), key=lambda f: f.stat().
                 "text": body.get_content() if body else ""})
 print(json.dumps(out))
 "#;
-        let done = Command::new("/usr/bin/python3").arg("-c").arg(SCRIPT).arg(self.dir.path().join("mail")).output().unwrap();
+        let done =
+            Command::new("/usr/bin/python3").arg("-c").arg(SCRIPT).arg(self.dir.path().join("mail")).output().unwrap();
         let all: Vec<Value> = serde_json::from_slice(&done.stdout).unwrap_or_default();
         all.into_iter()
             .map(|m| Mail {

@@ -225,7 +225,9 @@ fn answers(notice: &Notice, breached: &[&Evidence]) -> Vec<(String, String)> {
         say("What broke", breached.iter().map(|e| sentence(e)).collect::<Vec<_>>().join("; "));
         let sure: Vec<String> = breached
             .iter()
-            .map(|e| format!("{}: {} of {} ticks in a row above the limit", e.signal, e.ticks_above, e.ticks_needed))
+            .map(|e| {
+                format!("{}: {} ticks in a row above its limit, {} are needed", e.signal, e.ticks_above, e.ticks_needed)
+            })
             .collect();
         say("How sure", format!("{}; since {}", sure.join("; "), w.breach.as_ref().map_or(notice.at, |b| b.since)));
     } else if let Some(last) = w.timeline.iter().rev().find(|e| explains(notice.reason, &e.kind)) {

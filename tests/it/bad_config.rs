@@ -1,0 +1,251 @@
+//! Bad configurations: each case names the class of mistake that it guards, and its message is a
+//! snapshot, written for somebody who reads it at three in the morning.
+
+use flipback::config::parse;
+
+/// A good file; each case changes one thing in it.
+const GOOD: &str = r#"
+[prometheus]
+url = "http://127.0.0.1:9090"
+
+[email]
+smarthost = "127.0.0.1:25"
+from = "flipback@example.org"
+to = ["oncall@example.org"]
+
+[metrics.web]
+requests = 'http_requests_total{service="$service",env="$slot"}'
+errors   = 'http_requests_total{service="$service",env="$slot",code=~"5.."}'
+latency  = 'http_request_duration_seconds_bucket{service="$service",env="$slot"}'
+
+[[service]]
+name = "checkout"
+metrics = "web"
+mode = "auto"
+slots.blue  = { health = { http = "http://127.0.0.1:9001/healthz" } }
+slots.green = { health = { http = "http://127.0.0.1:9002/healthz" } }
+soak = { duration = "30m", tick = "15s" }
+limits = { ratio = 1.5 }
+
+[[service.rollback]]
+name = "haproxy"
+exec = ["/usr/local/bin/switch-traffic", "$old"]
+timeout = "30s"
+probe = { exec = ["/usr/local/bin/active-slot"], expect = "$old" }
+"#;
+
+/// (class of mistake, what is replaced, by what)
+const CASES: &[(&str, &str, &str)] = &[
+    // prometheus
+    ("missing table", "[prometheus]\nurl = \"http://127.0.0.1:9090\"\n", ""),
+    ("missing key", "url = \"http://127.0.0.1:9090\"\n", ""),
+    ("misspelt table", "[prometheus]", "[promtheus]"),
+    ("misspelt key", "url = \"http", "ulr = \"http"),
+    ("not a URL", "\"http://127.0.0.1:9090\"", "\"prometheus:9090/x y\""),
+    ("wrong scheme", "\"http://127.0.0.1:9090\"", "\"ftp://127.0.0.1\""),
+    ("secret in a URL", "\"http://127.0.0.1:9090\"", "\"http://me:secret@127.0.0.1:9090\""),
+    ("wrong type", "\"http://127.0.0.1:9090\"", "9090"),
+    ("duration without a unit", "url = \"http://127.0.0.1:9090\"", "url = \"http://127.0.0.1:9090\"\ntimeout = 5"),
+    ("duration out of range", "url = \"http://127.0.0.1:9090\"", "url = \"http://127.0.0.1:9090\"\ntimeout = \"5m\""),
+    ("bad duration", "url = \"http://127.0.0.1:9090\"", "url = \"http://127.0.0.1:9090\"\nsettle = \"2 seconds\""),
+    ("bad duration", "url = \"http://127.0.0.1:9090\"", "url = \"http://127.0.0.1:9090\"\nbackfill = \"30d\""),
+    ("bad external URL", "url = \"http://127.0.0.1:9090\"", "url = \"http://127.0.0.1:9090\"\nexternal_url = \"here\""),
+    ("secret inline", "url = \"http://127.0.0.1:9090\"", "url = \"http://127.0.0.1:9090\"\nbearer_token = \"abc\""),
+    ("relative path", "url = \"http://127.0.0.1:9090\"", "url = \"http://127.0.0.1:9090\"\nbearer_token_file = \"token\""),
+    ("secret inline", "url = \"http://127.0.0.1:9090\"", "url = \"http://127.0.0.1:9090\"\nbasic_auth = { username = \"a\", password = \"b\" }"),
+    ("conflicting keys", "url = \"http://127.0.0.1:9090\"", "url = \"http://127.0.0.1:9090\"\nbearer_token_file = \"/t\"\nbasic_auth = { username = \"a\", password_file = \"/p\" }"),
+    // email
+    ("no port", "\"127.0.0.1:25\"", "\"mail.example.org\""),
+    ("not an address", "\"flipback@example.org\"", "\"flipback\""),
+    ("header injection", "\"flipback@example.org\"", "\"a@b.c\\r\\nBcc: x@y.z\""),
+    ("empty list", "[\"oncall@example.org\"]", "[]"),
+    ("wrong type in a list", "[\"oncall@example.org\"]", "[\"oncall@example.org\", 7]"),
+    ("not a list", "[\"oncall@example.org\"]", "\"oncall@example.org\""),
+    ("unknown word", "smarthost = \"127.0.0.1:25\"", "smarthost = \"127.0.0.1:25\"\ntls = \"startls\""),
+    ("secret inline", "smarthost = \"127.0.0.1:25\"", "smarthost = \"127.0.0.1:25\"\nusername = \"a\"\npassword = \"b\""),
+    ("half a login", "smarthost = \"127.0.0.1:25\"", "smarthost = \"127.0.0.1:25\"\nusername = \"a\""),
+    ("half a login", "smarthost = \"127.0.0.1:25\"", "smarthost = \"127.0.0.1:25\"\npassword_file = \"/p\""),
+    // api, log, state_dir
+    ("off loopback", "[email]", "[api]\nlisten = \"0.0.0.0:9747\"\ntoken_file = \"/t\"\n\n[email]"),
+    ("no token", "[email]", "[api]\nlisten = \"127.0.0.1:9747\"\n\n[email]"),
+    ("not an address", "[email]", "[api]\nlisten = \"localhost\"\ntoken_file = \"/t\"\n\n[email]"),
+    ("secret inline", "[email]", "[api]\ntoken = \"abc\"\n\n[email]"),
+    ("relative path", "[email]", "[api]\nsocket = \"control.sock\"\n\n[email]"),
+    ("unknown word", "[email]", "[log]\nformat = \"text\"\n\n[email]"),
+    ("bad level", "[email]", "[log]\nlevel = \"loud=very=much\"\n\n[email]"),
+    ("relative path", "\n[prometheus]", "state_dir = \"state\"\n[prometheus]"),
+    ("wrong type", "\n[prometheus]", "state_dir = true\n[prometheus]"),
+    ("key in the wrong table", "[email]", "[email]\nstate_dir = \"/x\""),
+    // metrics
+    ("a function, not a selector", "requests = 'http_requests_total{service=\"$service\",env=\"$slot\"}'", "requests = 'rate(http_requests_total[5m])'"),
+    ("a range selector", "requests = 'http_requests_total{service=\"$service\",env=\"$slot\"}'", "requests = 'http_requests_total[5m]'"),
+    ("broken PromQL", "requests = 'http_requests_total{service=\"$service\",env=\"$slot\"}'", "requests = 'http_requests_total{service='"),
+    ("no metric", "requests = 'http_requests_total{service=\"$service\",env=\"$slot\"}'", "requests = '{env=\"$slot\"}'"),
+    ("an offset", "env=\"$slot\"}'\nerrors", "env=\"$slot\"} offset 5m'\nerrors"),
+    ("regex on the name", "requests = 'http_requests_total{service=\"$service\",env=\"$slot\"}'", "requests = '{__name__=~\"http.*\",env=\"$slot\"}'"),
+    ("unknown variable", "env=\"$slot\"}'\nerrors", "env=\"$colour\"}'\nerrors"),
+    ("not a histogram", "'http_request_duration_seconds_bucket", "'http_request_duration_seconds"),
+    ("selectors disagree on $slot", "latency  = 'http_request_duration_seconds_bucket{service=\"$service\",env=\"$slot\"}'", "latency  = 'http_request_duration_seconds_bucket{service=\"$service\"}'"),
+    ("missing selector", "requests = 'http_requests_total{service=\"$service\",env=\"$slot\"}'\n", ""),
+    ("unknown template", "metrics = \"web\"", "metrics = \"wbe\""),
+    ("unknown key", "latency  =", "latencies ="),
+    ("broken custom query", "[[service]]", "[metrics.web.custom]\ncpu = 'sum(rate(cpu['\n\n[[service]]"),
+    // service
+    ("no service", "[[service]]", "[service]"),
+    ("missing name", "name = \"checkout\"\n", ""),
+    ("bad name", "\"checkout\"", "\"check out\""),
+    ("shell in a name", "\"checkout\"", "\"$(reboot)\""),
+    ("empty name", "\"checkout\"", "\"\""),
+    ("unknown mode", "\"auto\"", "\"automatic\""),
+    ("misspelt key", "mode = \"auto\"", "moed = \"auto\""),
+    ("rule that is not there", "mode = \"auto\"", "mode = \"auto\"\nrule = \"evidence\""),
+    ("unknown rule", "mode = \"auto\"", "mode = \"auto\"\nrule = \"gut feeling\""),
+    ("runbook is no URL", "mode = \"auto\"", "mode = \"auto\"\nrunbook = \"javascript:alert(1)\""),
+    ("wrong type", "mode = \"auto\"", "mode = \"auto\"\nunverified = \"yes\""),
+    ("duplicate key", "mode = \"auto\"", "mode = \"auto\"\nmode = \"ask\""),
+    ("unsafe: no health", "slots.green = { health = { http = \"http://127.0.0.1:9002/healthz\" } }", "slots.green = {}"),
+    ("unsafe: no probe", "probe = { exec = [\"/usr/local/bin/active-slot\"], expect = \"$old\" }", ""),
+    ("unsafe: no steps", "[[service.rollback]]\nname = \"haproxy\"\nexec = [\"/usr/local/bin/switch-traffic\", \"$old\"]\ntimeout = \"30s\"\nprobe = { exec = [\"/usr/local/bin/active-slot\"], expect = \"$old\" }\n", ""),
+    // slots
+    ("bad slot name", "slots.green =", "slots.\"gr een\" ="),
+    ("no slots", "slots.blue  = { health = { http = \"http://127.0.0.1:9001/healthz\" } }\nslots.green = { health = { http = \"http://127.0.0.1:9002/healthz\" } }\n", ""),
+    ("unknown word for slots", "slots.blue  = { health = { http = \"http://127.0.0.1:9001/healthz\" } }\nslots.green = { health = { http = \"http://127.0.0.1:9002/healthz\" } }\n", "slots = \"version\"\n"),
+    ("slot twice", "slots.blue  = { health = { http = \"http://127.0.0.1:9001/healthz\" } }\nslots.green = { health = { http = \"http://127.0.0.1:9002/healthz\" } }\n", "slots = [\"blue\", \"blue\"]\n"),
+    ("two kinds of check", "{ http = \"http://127.0.0.1:9002/healthz\" }", "{ http = \"http://127.0.0.1:9002/healthz\", tcp = \"127.0.0.1:9002\" }"),
+    ("no kind of check", "{ http = \"http://127.0.0.1:9002/healthz\" }", "{ timeout = \"1s\" }"),
+    ("bad address", "{ http = \"http://127.0.0.1:9002/healthz\" }", "{ tcp = \"127.0.0.1\" }"),
+    ("bad label", "slots.green = {", "slots.green = { labels = { \"pod-name\" = \"x\" },"),
+    ("relative program", "{ http = \"http://127.0.0.1:9002/healthz\" }", "{ exec = [\"curl\", \"-f\"] }"),
+    // soak, limits
+    ("out of range", "tick = \"15s\"", "tick = \"100ms\""),
+    ("out of range", "duration = \"30m\"", "duration = \"3d\""),
+    ("shorter than three ticks", "duration = \"30m\"", "duration = \"40s\""),
+    ("unknown key", "tick = \"15s\"", "ticks = \"15s\""),
+    ("percent for a share", "ratio = 1.5", "error_rate = 5"),
+    ("ratio not above one", "ratio = 1.5", "ratio = 0.5"),
+    ("negative", "ratio = 1.5", "floor = -0.1"),
+    ("not finite", "ratio = 1.5", "ratio = nan"),
+    ("not whole", "ratio = 1.5", "ticks = 2.5"),
+    ("out of range", "ratio = 1.5", "ticks = 0"),
+    ("out of range", "ratio = 1.5", "min_events = 0"),
+    ("text for a number", "ratio = 1.5", "ratio = \"1.5\""),
+    ("unknown quantile", "ratio = 1.5", "quantiles = [\"p90\"]"),
+    ("number for a duration", "ratio = 1.5", "latency_p99 = 0.5"),
+    ("limit without a signal", "ratio = 1.5", "custom = { cpu = { above = 0.9 } }"),
+    ("both sides of a limit", "ratio = 1.5", "custom = { cpu = { above = 0.9, below = 0.1 } }"),
+    ("must_detect out of range", "ratio = 1.5", "must_detect = 1"),
+    ("warm-up too long", "mode = \"auto\"", "mode = \"auto\"\nwarm_up = { errors = \"2h\" }"),
+    ("no baseline cells", "mode = \"auto\"", "mode = \"auto\"\nbaseline = { cells_min = 0 }"),
+    ("no baseline requests", "mode = \"auto\"", "mode = \"auto\"\nbaseline = { requests_min = 0 }"),
+    ("waiting too long", "mode = \"auto\"", "mode = \"auto\"\nconfirm_within = \"2h\""),
+    ("asking too long", "mode = \"auto\"", "mode = \"auto\"\nask_timeout = \"48h\""),
+    ("recovering too long", "mode = \"auto\"", "mode = \"auto\"\nrecover_within = \"0s\""),
+    ("wrong type", "mode = \"auto\"", "mode = \"auto\"\nnotify_passed = 1"),
+    // plan
+    ("missing step name", "name = \"haproxy\"\n", ""),
+    ("missing command", "exec = [\"/usr/local/bin/switch-traffic\", \"$old\"]\n", ""),
+    ("empty command", "[\"/usr/local/bin/switch-traffic\", \"$old\"]", "[]"),
+    ("a shell line", "[\"/usr/local/bin/switch-traffic\", \"$old\"]", "\"switch-traffic $old\""),
+    ("relative program", "\"/usr/local/bin/switch-traffic\"", "\"switch-traffic\""),
+    ("variable inside an element", "\"$old\"]\ntimeout", "\"--to=$old\"]\ntimeout"),
+    ("misspelt variable", "\"$old\"]\ntimeout", "\"$odl\"]\ntimeout"),
+    ("shell substitution", "\"$old\"]\ntimeout", "\"$(cat /etc/passwd)\"]\ntimeout"),
+    ("step too long", "timeout = \"30s\"", "timeout = \"1h\""),
+    ("verify too long", "timeout = \"30s\"", "verify_timeout = \"2h\""),
+    ("retry without a probe", "probe = { exec = [\"/usr/local/bin/active-slot\"], expect = \"$old\" }", "retry_safe = true"),
+    ("one word for all slots", "expect = \"$old\"", "expect = \"blue\""),
+    ("word for an unknown slot", "expect = \"$old\"", "expect = { red = \"r\" }"),
+    ("probe without a command", "probe = { exec = [\"/usr/local/bin/active-slot\"], expect", "probe = { expect"),
+    ("probe too slow", "expect = \"$old\"", "timeout = \"5m\""),
+    ("unknown key", "timeout = \"30s\"", "timout = \"30s\""),
+    // the file itself
+    ("broken syntax", "[email]", "[email"),
+    ("broken string", "\"auto\"", "\"auto"),
+    ("control character", "\"auto\"", "\"au\u{1}to\""),
+];
+
+fn broken(from: &str, to: &str) -> String {
+    assert!(GOOD.contains(from), "the good file has no {from:?}");
+    GOOD.replacen(from, to, 1)
+}
+
+#[test]
+fn the_good_file_is_good() {
+    let settings = parse("flipback.toml", GOOD).unwrap_or_else(|p| panic!("{p}"));
+    assert_eq!(settings.services.len(), 1);
+}
+
+#[test]
+fn every_mistake_has_its_message() {
+    let mut out = String::new();
+    for (class, from, to) in CASES {
+        let text = broken(from, to);
+        let problems = match parse("flipback.toml", &text) {
+            Ok(_) => panic!("{class}: {to:?} was taken"),
+            Err(problems) => problems,
+        };
+        out.push_str(&format!("### {class}\n{problems}\n"));
+    }
+    insta::assert_snapshot!("bad_config", out);
+}
+
+#[test]
+fn all_problems_come_at_once() {
+    let text = GOOD.replace("ratio = 1.5", "ratoi = 1.5").replace("\"auto\"", "\"outo\"").replace("\"30s\"", "30");
+    let problems = parse("flipback.toml", &text).unwrap_err();
+    assert_eq!(problems.0.len(), 3, "{problems}");
+}
+
+#[test]
+fn odd_files_are_read_or_refused_with_a_word() {
+    assert!(parse("f", &format!("\u{feff}{GOOD}")).is_ok(), "a byte order mark is no mistake");
+    assert!(parse("f", &GOOD.replace('\n', "\r\n")).is_ok(), "nor are DOS line ends");
+    for (what, text) in [
+        ("empty", String::new()),
+        ("only a comment", "# nothing\n".into()),
+        ("deep nesting", format!("x = {}{}", "[".repeat(10_000), "]".repeat(10_000))),
+        ("deep tables", format!("[{}]", vec!["a"; 5000].join("."))),
+        ("not TOML at all", "{\"json\": true}".into()),
+        ("a long line", format!("x = \"{}\"", "y".repeat(200_000))),
+    ] {
+        let problems = parse("f", &text).unwrap_err();
+        assert!(!problems.0.is_empty() && problems.to_string().len() < 20_000, "{what}");
+    }
+}
+
+#[test]
+fn the_examples_load() {
+    for (name, text) in [
+        ("flipback.toml", include_str!("../../config/flipback.toml")),
+        ("minimal.toml", include_str!("../../config/minimal.toml")),
+    ] {
+        parse(name, text).unwrap_or_else(|p| panic!("{p}"));
+    }
+    // The commented example must show every key; what it comments out counts when it is uncommented.
+    let all: String = include_str!("../../config/flipback.toml")
+        .lines()
+        .map(|l| l.strip_prefix("#: ").unwrap_or(l))
+        .collect::<Vec<_>>()
+        .join("\n");
+    parse("flipback.toml (all keys)", &all).unwrap_or_else(|p| panic!("{p}"));
+}
+
+proptest::proptest! {
+    #[test]
+    fn nothing_makes_the_reader_panic(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..400)) {
+        let _ = parse("f", &String::from_utf8_lossy(&bytes));
+    }
+
+    #[test]
+    fn nor_does_a_damaged_good_file(at in 0usize..GOOD.len(), cut in 0usize..40, insert in "\\PC{0,8}") {
+        let mut text = GOOD.to_owned();
+        let begin = (0..=at).rev().find(|i| text.is_char_boundary(*i)).unwrap_or(0);
+        let end = (begin + cut).min(text.len());
+        let end = (end..=text.len()).find(|i| text.is_char_boundary(*i)).unwrap_or(text.len());
+        text.replace_range(begin..end, &insert);
+        if let Err(problems) = parse("f", &text) {
+            proptest::prop_assert!(!problems.0.is_empty());
+            let _ = problems.to_string();
+        }
+    }
+}
