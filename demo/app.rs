@@ -1,5 +1,10 @@
 //! What the demo and the real-parts tests run: a web service that can be made to misbehave, and a
 //! bounded load on it. Loopback only.
+#![allow(
+    clippy::expect_used,
+    clippy::disallowed_methods,
+    reason = "a demo may end with a word, and lives in real time"
+)]
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

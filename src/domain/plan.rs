@@ -121,6 +121,16 @@ pub enum HealthCheck {
     Exec { exec: Exec, timeout: Span },
 }
 
+impl HealthCheck {
+    pub fn timeout(&self) -> Span {
+        match self {
+            HealthCheck::Http { timeout, .. }
+            | HealthCheck::Tcp { timeout, .. }
+            | HealthCheck::Exec { timeout, .. } => *timeout,
+        }
+    }
+}
+
 /// What a health check showed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -65,7 +65,7 @@ impl Engine {
             }
             Some(id) => match self.meet_open(now, &id, a, commands) {
                 Met::Answer(answer) => return answer,
-                Met::Superseded { baseline, target } => (baseline, target),
+                Met::Superseded { baseline, target } => (baseline.map(|b| *b), target),
             },
         };
         if self.watches.len() >= OPEN_MAX {
@@ -172,7 +172,7 @@ impl Engine {
             return Met::Superseded { baseline: None, target: Ok(a.old.clone()) };
         };
         // B never passed, so C is judged by A's baseline and goes back to A, where A still is.
-        let baseline = watch.baseline().cloned();
+        let baseline = watch.baseline().cloned().map(Box::new);
         let target = match &watch.target {
             Err(why) => Err(why.clone()),
             Ok(back) if *back == a.new => {
@@ -205,7 +205,7 @@ impl Engine {
 
 enum Met {
     Answer(Answer),
-    Superseded { baseline: Option<Baseline>, target: Result<Slot, String> },
+    Superseded { baseline: Option<Box<Baseline>>, target: Result<Slot, String> },
 }
 
 fn past_announcement(past: &Past) -> Announcement {

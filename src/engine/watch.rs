@@ -22,6 +22,9 @@ use crate::judge::{Rule, Tick};
 /// A dead slot must be found within seconds whatever the tick is: health is asked at least this often.
 const HEALTH_EVERY_MAX: Span = Span::from_secs(5);
 
+/// A check's own time limit may be overrun by a busy machine.
+const HEALTH_SLACK: Span = Span::from_secs(1);
+
 /// Prometheus answers a tick within this, or the tick has failed (and less, where the tick is shorter).
 const OBSERVE_TIMEOUT: Span = Span::from_secs(5);
 
@@ -49,7 +52,7 @@ pub(super) enum Phase {
     Soaking { ends_at: Timestamp, gives_up_at: Timestamp, extended: bool },
     Asking { deadline: Timestamp },
     RollingBack(Rollback),
-    Recovering(Recovering),
+    Recovering(Box<Recovering>),
     Ended { at: Timestamp, outcome: Outcome },
 }
 
@@ -91,8 +94,8 @@ pub struct Watch {
     pub(super) tick: Span,
     pub(super) next_tick: Timestamp,
     pub(super) next_health: Timestamp,
-    pub(super) new_health_asked: Option<CommandId>,
-    pub(super) old_health_asked: Option<CommandId>,
+    pub(super) new_health_asked: Option<Asked>,
+    pub(super) old_health_asked: Option<Asked>,
     pub(super) probe_asked: Option<CommandId>,
     pub(super) last_probe: Option<ProbeReading>,
     pub(super) sight: Sight,
@@ -106,6 +109,13 @@ pub struct Watch {
     pub(super) timeline: Vec<TimelineEvent>,
     pub(super) command_n: u64,
     pub(super) notice_n: u32,
+}
+
+/// A health check under way, and until when its answer is waited for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Asked {
+    id: CommandId,
+    until: Timestamp,
 }
 
 /// One call into the engine: its instant and the commands it yields.
@@ -280,11 +290,11 @@ impl Watch {
         {
             return;
         }
-        if self.new_health_asked.as_ref() == Some(id) {
+        if self.new_health_asked.as_ref().is_some_and(|asked| asked.id == *id) {
             self.new_health_asked = None;
             self.new_alive.checked(turn.now, reading);
             self.judge_alive(turn);
-        } else if self.old_health_asked.as_ref() == Some(id) {
+        } else if self.old_health_asked.as_ref().is_some_and(|asked| asked.id == *id) {
             self.old_health_asked = None;
             self.old_alive.checked(turn.now, reading);
             if let Phase::Recovering(recovering) = &mut self.phase {
@@ -433,9 +443,14 @@ impl Watch {
             let slot = if is_new { &self.announcement.new } else { &self.announcement.old };
             let Some(check) = self.service.slots.spec(slot).and_then(|spec| spec.health.clone()) else { continue };
             let slot = slot.clone();
-            // A question whose answer is still out is replaced: checks bound themselves by a time limit.
+            // A slow answer is an answer: it is waited for, or a slot that hangs would never be heard.
+            let asked = if is_new { &self.new_health_asked } else { &self.old_health_asked };
+            if asked.as_ref().is_some_and(|asked| turn.now < asked.until) {
+                continue;
+            }
             let id = self.command_id();
-            *(if is_new { &mut self.new_health_asked } else { &mut self.old_health_asked }) = Some(id.clone());
+            let asked = Asked { id: id.clone(), until: turn.now + check.timeout() + HEALTH_SLACK };
+            *(if is_new { &mut self.new_health_asked } else { &mut self.old_health_asked }) = Some(asked);
             turn.commands.push(Command::CheckHealth { id, slot, check });
         }
         if matches!(self.phase, Phase::CuttingOver { .. })
@@ -828,7 +843,7 @@ impl Watch {
         let seen = Recovery { proven_at: turn.now, ticks_fine: 0, requests: 0.0, error_rate: None };
         let deadline = turn.now + policy.recover_within;
         self.recovery = Some(seen.clone());
-        self.phase = Phase::Recovering(Recovering { deadline, rule, seen, last_health: None });
+        self.phase = Phase::Recovering(Box::new(Recovering { deadline, rule, seen, last_health: None }));
         // Only what the old slot served after the proof counts.
         self.old_cursor = Cursor::at(turn.now.shifted(self.clock.skew_ms));
         self.record(turn.now, "recovering", format!("watching {} until {deadline}", self.announcement.old));

@@ -315,12 +315,15 @@ fn prune(transaction: &Transaction<'_>, now: Timestamp) -> Result<(), JournalErr
     Ok(())
 }
 
+/// service, slot, end, begin, requests, bad, latency
+type Row = (String, String, i64, i64, f64, f64, Option<String>);
+
 /// Cells that end before `before` and are shorter than a minute become minutes.
 fn merge_to_minutes(transaction: &Transaction<'_>, before: i64) -> Result<(), JournalError> {
     /// One pass does so many: a prune must not hold the writer for long; the next hour goes on.
     const PASS_MAX: i64 = 20_000;
     const MINUTE_MS: i64 = 60_000;
-    let mut rows: Vec<(String, String, i64, i64, f64, f64, Option<String>)> = Vec::new();
+    let mut rows: Vec<Row> = Vec::new();
     {
         let mut select = transaction.prepare(
             "SELECT service, slot, ended_at, began_at, requests, bad, latency FROM cells

@@ -17,7 +17,6 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::{self, Overrides, Settings};
-use crate::domain::notice::Notice;
 use crate::domain::plan::{HealthReading, ProbeReading};
 use crate::domain::service::{Service, SlotSpec, Slots};
 use crate::domain::switch::ServiceName;
@@ -28,7 +27,7 @@ use crate::edge::actuators::probe;
 use crate::edge::api::{self, ApiContext, Facts, ReloadRequest, Token};
 use crate::edge::inbox::Inbox;
 use crate::edge::metrics::Metrics;
-use crate::edge::notify::outbox::Outbox;
+use crate::edge::notify::outbox::{Outbox, Queries};
 use crate::edge::notify::{Mailer, ShownQuery};
 use crate::edge::sources::{Finding, Level, Prometheus, graph_link, shown_query};
 use crate::edge::{schedule, systemd, telemetry};
@@ -371,8 +370,6 @@ fn record_baseline(settings: Arc<RwLock<Arc<Settings>>>, dispatch: Dispatch) -> 
         })
     })
 }
-
-type Queries = Box<dyn Fn(&Notice) -> Vec<ShownQuery> + Send + Sync>;
 
 /// For each judged signal the query that shows it, and a link.
 fn shown_queries(settings: Arc<RwLock<Arc<Settings>>>) -> Queries {

@@ -53,14 +53,19 @@ fn answer(mut stream: TcpStream, slot: &str, app: &Shared) {
         let app = app.lock().unwrap();
         let mut body = String::new();
         for (code, count) in &app.by_code {
-            body.push_str(&format!("http_requests_total{{service=\"checkout\",env=\"{slot}\",code=\"{code}\"}} {count}\n"));
+            body.push_str(&format!(
+                "http_requests_total{{service=\"checkout\",env=\"{slot}\",code=\"{code}\"}} {count}\n"
+            ));
         }
         body.push_str(&format!("process_start_time_seconds {}\n", app.started_s));
         (body, app.delay, app.gap)
     };
     std::thread::sleep(delay);
     let status = if gap { "500 Internal Server Error" } else { "200 OK" };
-    let head = format!("HTTP/1.1 {status}\r\nContent-Type: text/plain\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+    let head = format!(
+        "HTTP/1.1 {status}\r\nContent-Type: text/plain\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        body.len()
+    );
     let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body.as_bytes()));
 }
 
@@ -118,7 +123,10 @@ impl Bench {
     }
 
     fn raw(&self, query: &str) -> serde_json::Value {
-        let encoded: String = query.bytes().map(|b| if b.is_ascii_alphanumeric() { char::from(b).to_string() } else { format!("%{b:02X}") }).collect();
+        let encoded: String = query
+            .bytes()
+            .map(|b| if b.is_ascii_alphanumeric() { char::from(b).to_string() } else { format!("%{b:02X}") })
+            .collect();
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
         write!(stream, "GET /api/v1/query?query={encoded} HTTP/1.0\r\n\r\n").unwrap();
         let mut text = String::new();
@@ -324,5 +332,9 @@ async fn recorded_cells_hold_the_same_counts() {
     let from = now() - Span::from_mins(2);
     let recorded = bench.source.record(&ask, from, None, Span::from_secs(1)).await.unwrap();
     let sum = recorded[0].cells.iter().fold(Counts::default(), |sum, c| sum.plus(c.counts));
-    assert_eq!((sum.requests(), sum.bad()), (107.0, 7.0), "the first interval of a new target is left out, the error series is born with its first error");
+    assert_eq!(
+        (sum.requests(), sum.bad()),
+        (107.0, 7.0),
+        "the first interval of a new target is left out, the error series is born with its first error"
+    );
 }

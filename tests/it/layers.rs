@@ -19,7 +19,16 @@ const ALLOWED: [(&str, &[&str]); 9] = [
 
 /// Words that have no place in the pure layers: a clock, a file, a socket, a process, a random number.
 const IMPURE: [&str; 10] = [
-    "SystemTime", "Instant::", "std::fs", "std::net", "std::process", "std::env", "tokio", "rand::", "chrono", "tracing",
+    "SystemTime",
+    "Instant::",
+    "std::fs",
+    "std::net",
+    "std::process",
+    "std::env",
+    "tokio",
+    "rand::",
+    "chrono",
+    "tracing",
 ];
 
 fn files(dir: &Path, out: &mut Vec<String>) {
@@ -58,13 +67,15 @@ fn violations(layer: &str, file: &str, text: &str) -> Vec<String> {
     let mut wrong: Vec<String> = imports(code)
         .into_iter()
         .filter(|path| {
-            let in_list = |p: &&str| path == *p || path.starts_with(&format!("{p}::"));
-            path.split("::").next() != Some(layer) && !allowed.iter().any(|p| in_list(&p))
+            let in_list = |p: &str| path == p || path.starts_with(&format!("{p}::"));
+            path.split("::").next() != Some(layer) && !allowed.iter().any(|p| in_list(p))
         })
         .map(|path| format!("{file}: {layer} imports crate::{path}"))
         .collect();
     if matches!(layer, "domain" | "judge" | "engine") {
-        wrong.extend(IMPURE.iter().filter(|w| code.contains(**w)).map(|w| format!("{file}: {layer} is pure, but says {w}")));
+        wrong.extend(
+            IMPURE.iter().filter(|w| code.contains(**w)).map(|w| format!("{file}: {layer} is pure, but says {w}")),
+        );
     }
     wrong
 }

@@ -1,4 +1,10 @@
 //! Integration tests, in one binary.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::disallowed_methods,
+    reason = "a test that panics has failed, and real parts live in real time"
+)]
 
 mod bad_config;
 mod exact_counts;

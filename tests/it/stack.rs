@@ -355,11 +355,6 @@ impl Stack {
         http(port, "PUT", &format!("/fault?{fault}"));
     }
 
-    pub fn load(&self) -> Value {
-        let text = fs::read_to_string(self.dir.path().join("load.json")).unwrap_or_default();
-        serde_json::from_str(&text).unwrap_or(Value::Null)
-    }
-
     pub fn query(&self, promql: &str) -> Option<f64> {
         let encoded: String = promql
             .bytes()

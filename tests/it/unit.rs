@@ -20,7 +20,8 @@ fn copy(dir: &std::path::Path) -> std::path::PathBuf {
 fn systemd_finds_nothing_to_say_about_the_unit() {
     let dir = tempfile::tempdir().unwrap();
     // It exits 0 on warnings: any output is a failure.
-    let done = Command::new(program("systemd-analyze")).args(["verify", "--man=no"]).arg(copy(dir.path())).output().unwrap();
+    let done =
+        Command::new(program("systemd-analyze")).args(["verify", "--man=no"]).arg(copy(dir.path())).output().unwrap();
     let said = format!("{}{}", String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
     assert!(done.status.success() && said.trim().is_empty(), "{said}");
 }

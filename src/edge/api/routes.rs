@@ -98,7 +98,7 @@ async fn announce(
     body: Bytes,
 ) -> Response {
     if let Err(refused) = json_type(&headers) {
-        return refused;
+        return *refused;
     }
     let source = match peer {
         Peer::Local { uid } => format!("socket (uid {uid})"),
@@ -150,7 +150,7 @@ async fn watches(
 async fn watch(State(c): Context, Path(id): Path<String>) -> Response {
     let id = match switch_id(id) {
         Ok(id) => id,
-        Err(answer) => return answer,
+        Err(answer) => return *answer,
     };
     let found = tokio::task::spawn_blocking(move || (c.reader.watch(&id), id)).await;
     match found {
@@ -178,7 +178,7 @@ async fn decide(
 ) -> Response {
     let switch = match switch_id(id) {
         Ok(id) => id,
-        Err(answer) => return answer,
+        Err(answer) => return *answer,
     };
     if let Err(refusal) = Fields::parse(&body).and_then(Fields::finish) {
         return refused(refusal);
@@ -195,7 +195,7 @@ async fn cancel(
 ) -> Response {
     let switch = match switch_id(id) {
         Ok(id) => id,
-        Err(answer) => return answer,
+        Err(answer) => return *answer,
     };
     let why = Fields::parse(&body).and_then(|mut fields| {
         let why = fields.text("why")?.unwrap_or_default();
@@ -425,17 +425,18 @@ fn settings(c: &ApiContext) -> Arc<crate::config::Settings> {
     c.settings.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
 }
 
-fn switch_id(text: String) -> Result<SwitchId, Response> {
-    SwitchId::try_new(text).map_err(|why| refused(Refusal { field: Some("id".into()), text: why.to_string() }))
+fn switch_id(text: String) -> Result<SwitchId, Box<Response>> {
+    SwitchId::try_new(text)
+        .map_err(|why| Box::new(refused(Refusal { field: Some("id".into()), text: why.to_string() })))
 }
 
-fn json_type(headers: &HeaderMap) -> Result<(), Response> {
+fn json_type(headers: &HeaderMap) -> Result<(), Box<Response>> {
     let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
     if kind.split(';').next().is_some_and(|k| k.trim().eq_ignore_ascii_case("application/json")) {
         return Ok(());
     }
     let text = "send JSON, and say so: Content-Type: application/json";
-    Err(failure(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", text))
+    Err(Box::new(failure(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", text)))
 }
 
 fn answered(answer: Result<Answer, NotTaken>) -> Response {

@@ -37,13 +37,16 @@ pub fn next_try(key: &NoticeKey, tries: u32, first_at: Timestamp, now: Timestamp
     Some(now + wait + Span::from_millis(jitter))
 }
 
+/// Finds the queries that show a notice's signals.
+pub type Queries = Box<dyn Fn(&Notice) -> Vec<ShownQuery> + Send + Sync>;
+
 pub struct Outbox {
     pub reader: Reader,
     pub inbox: Inbox,
     pub mailer: Option<Mailer>,
     pub host: String,
     /// Queries to show with a notice.
-    pub queries: Box<dyn Fn(&Notice) -> Vec<ShownQuery> + Send + Sync>,
+    pub queries: Queries,
     /// Told when a notice was committed.
     pub wake: Arc<Notify>,
     pub now: fn() -> Timestamp,

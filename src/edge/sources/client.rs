@@ -114,15 +114,7 @@ impl Prometheus {
                 continue;
             }
             let said = decode::refusal(&body);
-            let kind = if busy && said.is_none() {
-                FailureKind::Unavailable
-            } else if status == StatusCode::SERVICE_UNAVAILABLE || status == StatusCode::TOO_MANY_REQUESTS {
-                FailureKind::Unavailable
-            } else if busy {
-                FailureKind::Unavailable
-            } else {
-                FailureKind::Rejected
-            };
+            let kind = if busy { FailureKind::Unavailable } else { FailureKind::Rejected };
             let said = said.map_or(String::new(), |said| format!(": {said}"));
             return Err(ReadFailure { kind, detail: cut(&format!("Prometheus answered {status}{said}")) });
         }
@@ -130,16 +122,18 @@ impl Prometheus {
 }
 
 fn authorization(auth: &PrometheusAuth) -> Result<HeaderValue, SourceError> {
-    use std::fs::read_to_string;
-    let (path, make): (_, Box<dyn Fn(&str) -> String>) = match auth {
-        PrometheusAuth::Bearer { token_file } => (token_file, Box::new(|token| format!("Bearer {token}"))),
+    let secret = |path: &std::path::Path| {
+        let text = std::fs::read_to_string(path);
+        text.map(|t| t.trim().to_owned()).map_err(|e| SourceError(format!("[prometheus] {}: {e}", path.display())))
+    };
+    let (path, text) = match auth {
+        PrometheusAuth::Bearer { token_file } => (token_file, format!("Bearer {}", secret(token_file)?)),
         PrometheusAuth::Basic { username, password_file } => {
-            let username = username.clone();
-            (password_file, Box::new(move |password| format!("Basic {}", base64(&format!("{username}:{password}")))))
+            let pair = format!("{username}:{}", secret(password_file)?);
+            (password_file, format!("Basic {}", base64(&pair)))
         }
     };
-    let secret = read_to_string(path).map_err(|e| SourceError(format!("[prometheus] {}: {e}", path.display())))?;
-    HeaderValue::from_str(&make(secret.trim()))
+    HeaderValue::from_str(&text)
         .map_err(|_| SourceError(format!("[prometheus] {}: it holds characters no header can carry", path.display())))
 }
 
