@@ -42,7 +42,8 @@ fn checked(n: f64) -> Result<f64, BadCounts> {
     } else if n < 0.0 {
         Err(BadCounts::Negative)
     } else {
-        Ok(n)
+        // An empty sum of floats is -0.0, which would be shown as such.
+        Ok(n + 0.0)
     }
 }
 
@@ -163,6 +164,7 @@ mod tests {
         assert_eq!(Counts::try_new(-1.0, 0.0), Err(BadCounts::Negative));
         assert!(matches!(Counts::try_new(1.0, 2.0), Err(BadCounts::BadAboveRequests { .. })));
         assert_eq!(Counts::try_new(0.0, 0.0).unwrap().rate(), None);
+        assert!(Counts::try_new(1.0, -0.0).unwrap().bad().is_sign_positive());
     }
 
     #[test]

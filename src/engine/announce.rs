@@ -121,10 +121,13 @@ impl Engine {
 
     fn is_last(&self, a: &Announcement, id: &SwitchId) -> bool {
         let Some(memory) = self.memory.get(&a.service) else { return false };
-        memory.past.back().is_some_and(|p| {
-            p.switch == *id
-                && matches!(p.outcome, Outcome::Passed { .. } | Outcome::Withheld { .. } | Outcome::Unjudged { .. })
-        })
+        // With a newer switch under way the same words mean that somebody went back.
+        let newer = self.watches.values().any(|w| w.service.name == a.service);
+        !newer
+            && memory.past.back().is_some_and(|p| {
+                p.switch == *id
+                    && matches!(p.outcome, Outcome::Passed { .. } | Outcome::Withheld { .. } | Outcome::Unjudged { .. })
+            })
     }
 
     fn own_hand_in_past(&self, now: Timestamp, a: &Announcement) -> Option<Answer> {
@@ -137,8 +140,7 @@ impl Engine {
                 | Outcome::RollbackFailed { .. }
         );
         let recent = now.since(past.ended_at) < OWN_HAND_WITHIN;
-        (rolled_back && recent && is_reverse(&past_announcement(past), a))
-            .then(|| Answer::OwnHand { switch: past.switch.clone() })
+        (rolled_back && recent && swaps(&past.announcement, a)).then(|| Answer::OwnHand { switch: past.switch.clone() })
     }
 
     fn meet_open(&mut self, now: Timestamp, id: &SwitchId, a: &Announcement, commands: &mut Vec<Command>) -> Met {
@@ -147,10 +149,10 @@ impl Engine {
         };
         let (first_old, first_new) = (watch.announcement.old.clone(), watch.announcement.new.clone());
         let acting = matches!(watch.phase, Phase::RollingBack(_) | Phase::Recovering(_));
-        if is_reverse(&watch.announcement, a) {
-            if acting {
-                return Met::Answer(Answer::OwnHand { switch: id.clone() });
-            }
+        if acting && swaps(&watch.announcement, a) {
+            return Met::Answer(Answer::OwnHand { switch: id.clone() });
+        }
+        if !acting && self.is_reverse(&watch.announcement, a) {
             self.end_open(now, id, commands, |watch, turn| {
                 let why = format!("reverted: {} announced {} → {}", a.source, a.old, a.new);
                 watch.end(Outcome::Cancelled { why }, NoticeReason::Cancelled, turn);
@@ -191,6 +193,17 @@ impl Engine {
         Met::Superseded { baseline, target }
     }
 
+    /// Back where it came from. A version that is named must be the one that was there before: a new
+    /// release put into the old slot is not a way back, and must be watched.
+    fn is_reverse(&self, first: &Announcement, second: &Announcement) -> bool {
+        let Some(version) = &second.version else { return swaps(first, second) };
+        let before = first.old_version.as_ref().or_else(|| {
+            let past = self.memory.get(&first.service)?.past.iter().rev();
+            past.map(|p| &p.announcement).find(|a| a.new == first.old)?.version.as_ref()
+        });
+        swaps(first, second) && before == Some(version)
+    }
+
     fn end_open(
         &mut self,
         now: Timestamp,
@@ -208,22 +221,13 @@ enum Met {
     Superseded { baseline: Option<Box<Baseline>>, target: Result<Slot, String> },
 }
 
-fn past_announcement(past: &Past) -> Announcement {
-    past.announcement.clone()
-}
-
 /// Same service, slots and version. An id of its own does not make it another switch.
 fn same_switch(a: &Announcement, b: &Announcement) -> bool {
     a.service == b.service && a.old == b.old && a.new == b.new && a.version == b.version
 }
 
-/// Back where it came from. A version that is named must be the old one: a new release in the old
-/// slot is not a way back.
-fn is_reverse(first: &Announcement, second: &Announcement) -> bool {
-    let back = first.old == second.new && first.new == second.old && first.old != first.new;
-    back && match (&second.version, &first.old_version) {
-        (Some(now), Some(then)) => now == then,
-        (Some(now), None) => first.version.as_ref() != Some(now) || first.version.is_none(),
-        (None, _) => true,
-    }
+/// The slots are each other's. After flipback moved the traffic back nobody switches away from the
+/// bad slot: such an announcement is the deploy tool's echo of our own hand, whatever version it names.
+fn swaps(first: &Announcement, second: &Announcement) -> bool {
+    first.old == second.new && first.new == second.old && first.old != first.new
 }

@@ -10,6 +10,9 @@ use crate::domain::time::{Span, Timestamp};
 const BLIND_AFTER_MIN: Span = Span::from_secs(20);
 const BLIND_AFTER_MAX: Span = Span::from_secs(110);
 
+/// A first answer takes at most five seconds.
+const AWAKE_MIN: Span = Span::from_secs(5);
+
 /// How far a slot's counts have been read.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Cursor {
@@ -58,6 +61,8 @@ impl Cursor {
 pub(super) struct Sight {
     /// Our clock at the last reading (or at the opening).
     last_seen: Timestamp,
+    /// When this process took the watch up.
+    awake_since: Timestamp,
     /// Time covered by good readings.
     valid: Span,
     /// Ticks without a new sample since the last reading.
@@ -68,7 +73,14 @@ pub(super) struct Sight {
 
 impl Sight {
     pub fn new(now: Timestamp) -> Self {
-        Self { last_seen: now, valid: Span::ZERO, empties: 0, why: "no reading yet".into(), told: false }
+        Self {
+            last_seen: now,
+            awake_since: now,
+            valid: Span::ZERO,
+            empties: 0,
+            why: "no reading yet".into(),
+            told: false,
+        }
     }
 
     /// A good reading that covers `covered`; true when it ends a blindness that people were told of.
@@ -94,7 +106,7 @@ impl Sight {
     /// Says once why nothing is seen, when it has been so for long enough.
     pub fn goes_blind(&mut self, now: Timestamp, step: Span) -> Option<String> {
         let limit = step.times(3).clamp(BLIND_AFTER_MIN, BLIND_AFTER_MAX);
-        if self.told || now.since(self.last_seen) < limit {
+        if self.told || now.since(self.last_seen) < limit || now.since(self.awake_since) < AWAKE_MIN {
             return None;
         }
         self.told = true;
@@ -102,9 +114,10 @@ impl Sight {
         Some(format!("no readings of the new slot since {since}: {}", self.why))
     }
 
-    /// After a restart the time that we were away is not the source's fault.
+    /// After a restart the source is given time for an answer before it is blamed. What was not seen
+    /// stays not seen: a daemon that dies every minute must not be silent about it.
     pub fn woke(&mut self, now: Timestamp) {
-        self.last_seen = self.last_seen.max(now);
+        self.awake_since = now;
     }
 
     pub fn is_blind(&self) -> bool {

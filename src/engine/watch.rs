@@ -411,11 +411,15 @@ impl Watch {
                 continue; // one question in flight per slot
             }
             let id = self.command_id();
-            let (slot, cursor) = if is_new {
-                (&self.announcement.new, &mut self.new_cursor)
-            } else {
-                (&self.announcement.old, &mut self.old_cursor)
+            let slot = match (is_new, &self.phase) {
+                (true, _) => &self.announcement.new,
+                // After the rollback it is the target that must be well; before, the share of the
+                // traffic is between the two slots of the switch.
+                (false, Phase::Recovering(_)) => self.way_back(),
+                (false, _) => &self.announcement.old,
             };
+            let slot = &slot.clone();
+            let cursor = if is_new { &mut self.new_cursor } else { &mut self.old_cursor };
             cursor.ask(id.clone(), turn.now);
             let plausible_rate = match &self.baseline {
                 BaselineState::Chosen(baseline) => Some(baseline.peak_rate * 10.0),
@@ -440,7 +444,7 @@ impl Watch {
     fn ask_health(&mut self, turn: &mut Turn<'_>) {
         self.next_health = turn.now + self.tick.min(HEALTH_EVERY_MAX);
         for is_new in [true, false] {
-            let slot = if is_new { &self.announcement.new } else { &self.announcement.old };
+            let slot = if is_new { &self.announcement.new } else { self.way_back() };
             let Some(check) = self.service.slots.spec(slot).and_then(|spec| spec.health.clone()) else { continue };
             let slot = slot.clone();
             // A slow answer is an answer: it is waited for, or a slot that hangs would never be heard.
@@ -592,7 +596,10 @@ impl Watch {
     }
 
     fn hear_targets(&mut self, targets: &Reading<crate::domain::signal::Targets>, of_new: bool, now: Timestamp) {
-        if let Reading::Value(targets) = targets {
+        // A superseded switch goes back to another slot than the one it came from.
+        let another =
+            !of_new && !matches!(self.phase, Phase::Recovering(_)) && *self.way_back() != self.announcement.old;
+        if let (Reading::Value(targets), false) = (targets, another) {
             (if of_new { &mut self.new_alive } else { &mut self.old_alive }).scraped(now, *targets);
         }
     }
@@ -646,7 +653,9 @@ impl Watch {
         let cut_over = *self.cut_over_at.get_or_insert(at);
         let policy = &self.service.policy;
         let ends_at = cut_over + policy.soak;
-        self.phase = Phase::Soaking { ends_at, gives_up_at: ends_at + policy.extend_max, extended: false };
+        // A switch announced late has been seen only since then: its soak may take as long as any.
+        let gives_up_at = ends_at.max(self.opened_at + policy.soak) + policy.extend_max;
+        self.phase = Phase::Soaking { ends_at, gives_up_at, extended: false };
         self.record(turn.now, "cut_over", format!("confirmed: {how}; the soak ends at {ends_at}"));
     }
 
@@ -749,7 +758,7 @@ impl Watch {
         } else if self.old_alive.good_now() == Some(false) {
             let why = format!(
                 "{} does not answer either: {}",
-                self.announcement.old,
+                self.way_back(),
                 self.old_alive.last_bad().unwrap_or("its health check fails")
             );
             Some(Withheld::NoSafeTarget { why })
@@ -790,10 +799,11 @@ impl Watch {
         if turn.now < ends_at {
             return;
         }
-        let length = turn.now.since(self.cut_over_at.unwrap_or(self.opened_at)).as_secs_f64();
+        // What was not seen is soaked longer: the extension makes up for gaps in the planned length.
+        let planned = self.service.policy.soak.as_secs_f64();
         // The last ticks of a soak are still settling; two of them are no gap.
         let slack = (self.tick.times(2) + self.clock.settle).as_secs_f64();
-        let valid = (self.sight.valid().as_secs_f64() + slack) / length.max(1.0) >= VALID_SHARE_MIN;
+        let valid = (self.sight.valid().as_secs_f64() + slack) / planned.max(1.0) >= VALID_SHARE_MIN;
         let shown = self.rule.requests() >= self.rule.requests_needed();
         let checks = self.new_alive.good_checks() >= GOOD_CHECKS_MIN
             && self.new_alive.good_share().is_some_and(|share| share >= GOOD_CHECKS_SHARE_MIN);
@@ -809,7 +819,7 @@ impl Watch {
         let why = if !sees {
             format!("readings are missing ({})", self.sight.why())
         } else if !valid {
-            format!("only {:.0} % of the soak was seen", 100.0 * self.sight.valid().as_secs_f64() / length.max(1.0))
+            format!("only {:.0} % of the soak was seen", 100.0 * self.sight.valid().as_secs_f64() / planned.max(1.0))
         } else if !shown {
             format!(
                 "{:.0} requests are too few: {:.0} are needed to have shown a ratio of {}",
@@ -846,7 +856,7 @@ impl Watch {
         self.phase = Phase::Recovering(Box::new(Recovering { deadline, rule, seen, last_health: None }));
         // Only what the old slot served after the proof counts.
         self.old_cursor = Cursor::at(turn.now.shifted(self.clock.skew_ms));
-        self.record(turn.now, "recovering", format!("watching {} until {deadline}", self.announcement.old));
+        self.record(turn.now, "recovering", format!("watching {} until {deadline}", self.way_back()));
         self.next_health = turn.now;
     }
 
@@ -916,6 +926,11 @@ impl Watch {
             BaselineState::Chosen(baseline) => Some(baseline),
             BaselineState::Asked(_) | BaselineState::Missing(_) => None,
         }
+    }
+
+    /// Where a rollback goes (or would go).
+    pub(super) fn way_back(&self) -> &Slot {
+        self.target.as_ref().unwrap_or(&self.announcement.old)
     }
 
     fn target_spec(&self) -> Option<&crate::domain::service::SlotSpec> {

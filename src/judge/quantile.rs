@@ -23,19 +23,19 @@ pub fn quantile(buckets: &Buckets, q: f64) -> Option<f64> {
     Some(last)
 }
 
-/// How many requests took longer than `limit_s`; exact on a bound, interpolated between two. Beyond
-/// the last finite bound nothing can be told apart: the whole `+Inf` bucket counts.
-pub fn slower_than(buckets: &Buckets, limit_s: f64) -> f64 {
+/// How many requests took longer than `limit_s`; exact on a bound, interpolated between two. `None`
+/// beyond the last finite bound: there nothing can be told apart.
+pub fn slower_than(buckets: &Buckets, limit_s: f64) -> Option<f64> {
     let (mut low, mut below) = (0.0, 0.0);
     for (&bound, &cumulative) in buckets.bounds().iter().zip(buckets.cumulative()) {
         if limit_s <= bound {
             let width = bound - low;
             let share = if width > 0.0 { ((limit_s - low) / width).clamp(0.0, 1.0) } else { 1.0 };
-            return buckets.total() - (below + (cumulative - below) * share);
+            return Some(buckets.total() - (below + (cumulative - below) * share));
         }
         (low, below) = (bound, cumulative);
     }
-    buckets.total() - below
+    None
 }
 
 #[cfg(test)]
@@ -57,9 +57,10 @@ mod tests {
 
     #[test]
     fn tails_mirror_quantiles() {
-        assert_eq!(slower_than(&buckets(), 0.1), 50.0);
-        assert!((slower_than(&buckets(), 0.15) - 30.0).abs() < 1e-9);
-        assert_eq!(slower_than(&buckets(), 9.0), 2.0, "the +Inf bucket cannot be split");
-        assert_eq!(slower_than(&buckets(), 0.0), 100.0);
+        assert_eq!(slower_than(&buckets(), 0.1), Some(50.0));
+        assert!((slower_than(&buckets(), 0.15).unwrap() - 30.0).abs() < 1e-9);
+        assert_eq!(slower_than(&buckets(), 0.5), Some(2.0));
+        assert_eq!(slower_than(&buckets(), 0.51), None, "the +Inf bucket cannot be split");
+        assert_eq!(slower_than(&buckets(), 0.0), Some(100.0));
     }
 }

@@ -94,6 +94,8 @@ struct Latency {
     run_total: Option<Buckets>,
     run: Run,
     judged: bool,
+    /// The limit lies beyond the last finite bucket: requests below and above it look alike.
+    beyond_buckets: bool,
     breached: bool,
 }
 
@@ -122,6 +124,7 @@ impl Threshold {
                 run_total: None,
                 run: Run::default(),
                 judged: false,
+                beyond_buckets: false,
                 breached: false,
             })
             .collect();
@@ -310,12 +313,13 @@ impl Latency {
     fn tick(&mut self, tick: &Tick<'_>, buckets: &Buckets, warm: bool, limits: &Limits) {
         // An app that changed its buckets starts the sum anew: two kinds of bounds cannot be added.
         self.total = Some(add(self.total.take(), buckets));
-        self.judged = !warm && self.limit_s().is_some();
-        let Some(limit_s) = self.limit_s().filter(|_| !warm) else { return };
+        let slow = self.limit_s().and_then(|limit_s| slower_than(buckets, limit_s));
+        self.beyond_buckets = self.limit_s().is_some() && slow.is_none() && !buckets.bounds().is_empty();
+        self.judged = !warm && slow.is_some();
+        let Some(slow) = slow.filter(|_| !warm) else { return };
         if self.breached || buckets.total() <= 0.0 {
             return;
         }
-        let slow = slower_than(buckets, limit_s);
         // "The quantile is above the limit" and "more than 1 - q are slower than the limit" are the same.
         if slow > (1.0 - self.quantile.q()) * buckets.total() {
             self.run.extend(tick, buckets.total(), slow);
@@ -332,7 +336,9 @@ impl Latency {
         let value = shown.and_then(|b| quantile(b, self.quantile.q()));
         let requests = shown.map_or(0.0, Buckets::total);
         let beyond = value.is_some() && shown.is_some_and(|b| b.bounds().last().copied() == value);
-        let remark = if beyond {
+        let remark = if self.beyond_buckets {
+            Some("not judged: the limit is beyond the last bucket".to_owned())
+        } else if beyond {
             Some("at least: beyond the last bucket".to_owned())
         } else if self.limit_s().is_none() && self.total.is_some() {
             Some("not judged, no baseline".to_owned())
