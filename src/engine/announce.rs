@@ -2,7 +2,7 @@
 
 use super::message::{Answer, Command, CommandId};
 use super::watch::{Phase, Turn, Watch};
-use super::{Engine, Past};
+use super::Engine;
 use crate::domain::baseline::Baseline;
 use crate::domain::notice::NoticeReason;
 use crate::domain::switch::{Announcement, Slot, SwitchId};
