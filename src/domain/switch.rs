@@ -14,11 +14,18 @@ pub struct BadName {
     why: &'static str,
 }
 
-impl fmt::Display for BadName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl BadName {
+    /// Without the kind of name, for where a field's name says it already.
+    pub fn bare(&self) -> String {
         // The text comes from outside: shown quoted, and cut so that a flood stays one line.
         let shown: String = self.text.chars().take(40).collect();
-        write!(f, "{} {shown:?} {}", self.what, self.why)
+        format!("{shown:?} {}", self.why)
+    }
+}
+
+impl fmt::Display for BadName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.what, self.bare())
     }
 }
 

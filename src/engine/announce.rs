@@ -1,8 +1,8 @@
 //! What an announcement means: a new watch, a repeat, somebody's rollback, our own hand, or a mistake.
 
+use super::Engine;
 use super::message::{Answer, Command, CommandId};
 use super::watch::{Phase, Turn, Watch};
-use super::Engine;
 use crate::domain::baseline::Baseline;
 use crate::domain::notice::NoticeReason;
 use crate::domain::switch::{Announcement, Slot, SwitchId};

@@ -302,7 +302,7 @@ fn put_cells(transaction: &Transaction<'_>, recorded: &RecordedCells) -> Result<
 fn prune(transaction: &Transaction<'_>, now: Timestamp) -> Result<(), JournalError> {
     let before = |span: Span| (now - span).as_millis();
     transaction.execute("DELETE FROM cells WHERE ended_at < ?", [before(CELLS_FOR)])?;
-    // Minutes after six hours. Histograms cannot be added in SQL: their cells go one by one below.
+    // Minutes after six hours. Histograms cannot be added in SQL.
     merge_to_minutes(transaction, before(FINE_CELLS_FOR))?;
     transaction.execute(
         "DELETE FROM inputs WHERE at < ? AND seq <= (SELECT coalesce(min(seq), 0) FROM snapshots)",
@@ -318,60 +318,79 @@ fn prune(transaction: &Transaction<'_>, now: Timestamp) -> Result<(), JournalErr
 /// service, slot, end, begin, requests, bad, latency
 type Row = (String, String, i64, i64, f64, f64, Option<String>);
 
-/// Cells that end before `before` and are shorter than a minute become minutes.
+const MINUTE_MS: i64 = 60_000;
+
+/// Cells shorter than a minute become minutes, in whole minutes up to `before`.
 fn merge_to_minutes(transaction: &Transaction<'_>, before: i64) -> Result<(), JournalError> {
     /// One pass does so many: a prune must not hold the writer for long; the next hour goes on.
     const PASS_MAX: i64 = 20_000;
-    const MINUTE_MS: i64 = 60_000;
+    let before = before.div_euclid(MINUTE_MS) * MINUTE_MS;
     let mut rows: Vec<Row> = Vec::new();
     {
         let mut select = transaction.prepare(
             "SELECT service, slot, ended_at, began_at, requests, bad, latency FROM cells
-             WHERE ended_at < ? AND ended_at - began_at < ? ORDER BY service, slot, ended_at LIMIT ?",
+             WHERE ended_at <= ? AND ended_at - began_at < ? ORDER BY service, slot, ended_at LIMIT ?",
         )?;
-        let found = select.query_map(params![before, MINUTE_MS, PASS_MAX], |row| {
-            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?, row.get(6)?))
-        })?;
+        let found = select.query_map(params![before, MINUTE_MS, PASS_MAX], read_row)?;
         for row in found {
             rows.push(row?);
         }
     }
-    let minute = |ended: i64| (ended - 1).div_euclid(MINUTE_MS);
     for group in rows.chunk_by(|a, b| a.0 == b.0 && a.1 == b.1 && minute(a.2) == minute(b.2)) {
-        let (Some(first), Some(last)) = (group.first(), group.last()) else { continue };
-        let mut latency = crate::domain::counts::Buckets::default();
-        let mut whole = true;
-        for row in group {
-            let Some(text) = &row.6 else { continue };
-            let buckets = record::decode("a histogram", record::VERSION, text)?;
-            match latency.plus(&buckets) {
-                Some(sum) => latency = sum,
-                None => whole = false,
-            }
-        }
-        for row in group {
-            transaction
-                .prepare_cached("DELETE FROM cells WHERE service = ? AND slot = ? AND ended_at = ?")?
-                .execute(params![row.0, row.1, row.2])?;
-        }
-        let latency = (whole && latency.total() > 0.0).then(|| record::encode("a histogram", &latency)).transpose()?;
-        // A merged cell is a minute wide on the clock even where a quarter of it had no sample, so that
-        // it is not merged again; its counts are what was there.
-        let began = (minute(last.2) * MINUTE_MS).min(first.3);
-        transaction
-            .prepare_cached(
-                "INSERT OR REPLACE INTO cells (service, slot, ended_at, began_at, requests, bad, latency)
-                 VALUES (?, ?, ?, ?, ?, ?, ?)",
-            )?
-            .execute(params![
-                first.0,
-                first.1,
-                (minute(last.2) + 1) * MINUTE_MS,
-                began,
-                group.iter().map(|r| r.4).sum::<f64>(),
-                group.iter().map(|r| r.5).sum::<f64>(),
-                latency
-            ])?;
+        merge_minute(transaction, group)?;
     }
+    Ok(())
+}
+
+/// The minute that an instant ends in: cells end at its end at the latest.
+fn minute(ended_at: i64) -> i64 {
+    (ended_at - 1).div_euclid(MINUTE_MS)
+}
+
+fn read_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<Row> {
+    Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?, row.get(6)?))
+}
+
+/// Fine cells of one slot and one minute become one; a part of the minute that was merged before (an
+/// earlier pass ended inside it, or its cells came late) is in it too.
+fn merge_minute(transaction: &Transaction<'_>, fine: &[Row]) -> Result<(), JournalError> {
+    let Some(first) = fine.first() else { return Ok(()) };
+    let ended_at = (minute(first.2) + 1) * MINUTE_MS;
+    let key = params![first.0, first.1, ended_at];
+    let merged_before = transaction
+        .prepare_cached(
+            "SELECT service, slot, ended_at, began_at, requests, bad, latency FROM cells
+             WHERE service = ? AND slot = ? AND ended_at = ?",
+        )?
+        .query_row(key, read_row)
+        .optional()?
+        .filter(|row| row.2 - row.3 >= MINUTE_MS);
+    let (mut requests, mut bad, mut began_at) = (0.0, 0.0, ended_at - MINUTE_MS);
+    let (mut latency, mut whole) = (crate::domain::counts::Buckets::default(), true);
+    for row in fine.iter().chain(&merged_before) {
+        requests += row.4;
+        bad += row.5;
+        began_at = began_at.min(row.3);
+        let Some(text) = &row.6 else { continue };
+        // Histograms of other bounds cannot be added: better none than half of one.
+        match latency.plus(&record::decode("a histogram", record::VERSION, text)?) {
+            Some(sum) => latency = sum,
+            None => whole = false,
+        }
+    }
+    for row in fine {
+        transaction
+            .prepare_cached("DELETE FROM cells WHERE service = ? AND slot = ? AND ended_at = ?")?
+            .execute(params![row.0, row.1, row.2])?;
+    }
+    let latency = (whole && latency.total() > 0.0).then(|| record::encode("a histogram", &latency)).transpose()?;
+    // A merged cell is a minute wide on the clock even where a quarter of it had no sample, so that it
+    // is not merged again; its counts are what was there.
+    transaction
+        .prepare_cached(
+            "INSERT OR REPLACE INTO cells (service, slot, ended_at, began_at, requests, bad, latency)
+             VALUES (?, ?, ?, ?, ?, ?, ?)",
+        )?
+        .execute(params![first.0, first.1, ended_at, began_at, requests, bad, latency])?;
     Ok(())
 }

@@ -24,3 +24,37 @@ pub(super) fn decode<T: DeserializeOwned>(what: &str, version: i64, text: &str) 
 fn decode_error(what: &str, error: &serde_json::Error) -> JournalError {
     JournalError::Decode { what: what.to_owned(), error: error.to_string() }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::Value;
+
+    use super::*;
+    use crate::engine::message::{Command, Input};
+
+    fn kinds(all: &[Value]) -> BTreeSet<String> {
+        let kind = |v: &Value| v.as_str().map(str::to_owned).or_else(|| v.as_object()?.keys().next().cloned());
+        all.iter().filter_map(kind).collect()
+    }
+
+    fn unchanged<T: Serialize + DeserializeOwned>(what: &str, row: &Value) {
+        let read: T = decode(what, 1, &row.to_string()).unwrap_or_else(|e| panic!("{e}: {row}"));
+        let written: Value = serde_json::from_str(&encode(what, &read).unwrap()).unwrap();
+        assert_eq!(written, *row);
+    }
+
+    /// One of each kind as version 1 writes them: a change of shape needs a new version, and a way to
+    /// read this file still.
+    #[test]
+    fn the_first_records_can_still_be_read() {
+        let fixture: Value = serde_json::from_str(include_str!("../../tests/vectors/journal_v1.json")).unwrap();
+        let (inputs, commands) = (fixture["inputs"].as_array().unwrap(), fixture["commands"].as_array().unwrap());
+        assert_eq!((kinds(inputs).len(), kinds(commands).len()), (13, 11), "one of each kind");
+        inputs.iter().for_each(|row| unchanged::<Input>("an input", row));
+        commands.iter().for_each(|row| unchanged::<Command>("a command", row));
+        let newer: Result<Input, _> = decode("an input", 2, "\"timer\"");
+        assert!(newer.is_err(), "a version that is not known is not guessed at");
+    }
+}

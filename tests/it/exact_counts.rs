@@ -314,10 +314,10 @@ async fn a_query_that_prometheus_refuses_is_said_in_its_words() {
     let limit = now() + Span::from_secs(20);
     let failure = loop {
         let observed = bench.source.observe(now, vec![ask(now() - Span::from_secs(2), "green")]).await.remove(0).1;
-        if let Observation::Failed(failure) = observed {
-            if failure.kind.as_str() == "rejected" {
-                break failure;
-            }
+        if let Observation::Failed(failure) = observed
+            && failure.kind.as_str() == "rejected"
+        {
+            break failure;
         }
         assert!(now() < limit, "Prometheus never refused");
         tokio::time::sleep(Duration::from_millis(200)).await;

@@ -7,7 +7,9 @@
 )]
 
 mod bad_config;
+mod bad_requests;
 mod exact_counts;
+mod journal;
 mod layers;
 mod loop_on_real_parts;
 mod stack;

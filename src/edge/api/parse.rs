@@ -1,9 +1,13 @@
 //! From a request's body to checked values; every refusal names the field and the mend.
 
+use std::fmt;
+
 use chrono::DateTime;
+use serde::Deserialize;
+use serde::de::{Deserializer, Error, MapAccess, Visitor};
 use serde_json::{Map, Value};
 
-use crate::domain::switch::{Announcement, EventId, RollbackSafety, ServiceName, Slot, Version};
+use crate::domain::switch::{Announcement, BadName, EventId, RollbackSafety, ServiceName, Slot, Version};
 use crate::domain::time::{Span, Timestamp};
 
 /// An announcement may be late by this: a pipeline that retries for an hour.
@@ -30,16 +34,18 @@ pub struct Fields {
 
 impl Fields {
     pub fn parse(body: &[u8]) -> Result<Fields, Refusal> {
-        let value: Value = if body.iter().all(u8::is_ascii_whitespace) {
-            Value::Object(Map::new())
-        } else {
-            serde_json::from_slice(body)
-                .map_err(|error| Refusal { field: None, text: format!("the body is not JSON: {error}") })?
-        };
-        match value {
-            Value::Object(map) => Ok(Fields { map, known: Vec::new() }),
-            other => Err(Refusal { field: None, text: format!("the body is {}, but must be an object", kind(&other)) }),
+        if body.iter().all(u8::is_ascii_whitespace) {
+            return Ok(Fields { map: Map::new(), known: Vec::new() });
         }
+        let wrong = |text: String| Refusal { field: None, text };
+        let value: Value =
+            serde_json::from_slice(body).map_err(|error| wrong(format!("the body is not JSON: {error}")))?;
+        if !value.is_object() {
+            return Err(wrong(format!("the body is {}, but must be an object", kind(&value))));
+        }
+        // A second time, for what a map of values forgets: two keys of one name.
+        let Unique(map) = serde_json::from_slice(body).map_err(|error| wrong(format!("the body: {error}")))?;
+        Ok(Fields { map, known: Vec::new() })
     }
 
     pub fn text(&mut self, key: &'static str) -> Result<Option<String>, Refusal> {
@@ -74,9 +80,36 @@ impl Fields {
         let near = self.known.iter().min_by_key(|k| strsim::damerau_levenshtein(k, &shown));
         let help = match near {
             Some(k) if strsim::damerau_levenshtein(k, &shown) <= 2 => format!("did you mean {k}?"),
+            _ if self.known.is_empty() => "it has none".to_owned(),
             _ => format!("known are {}", self.known.join(", ")),
         };
         refuse(&shown, format!("is not a field of this request: {help}"))
+    }
+}
+
+/// An object in which each key is there once.
+struct Unique(Map<String, Value>);
+
+impl<'de> Deserialize<'de> for Unique {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Keys;
+        impl<'de> Visitor<'de> for Keys {
+            type Value = Unique;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Unique, A::Error> {
+                let mut map = Map::new();
+                while let Some((key, value)) = access.next_entry::<String, Value>()? {
+                    let shown: String = key.chars().take(60).collect();
+                    if map.insert(key, value).is_some() {
+                        return Err(A::Error::custom(format!("the key {shown:?} is there twice")));
+                    }
+                }
+                Ok(Unique(map))
+            }
+        }
+        deserializer.deserialize_map(Keys)
     }
 }
 
@@ -91,8 +124,8 @@ fn kind(value: &Value) -> &'static str {
     }
 }
 
-fn name<T, E: ToString>(field: &str, text: String, make: impl Fn(String) -> Result<T, E>) -> Result<T, Refusal> {
-    make(text).map_err(|why| Refusal { field: Some(field.to_owned()), text: why.to_string() })
+pub fn name<T>(field: &str, text: String, make: impl Fn(String) -> Result<T, BadName>) -> Result<T, Refusal> {
+    make(text).map_err(|why| Refusal { field: Some(field.to_owned()), text: why.bare() })
 }
 
 pub fn announcement(body: &[u8], source: String, now: Timestamp) -> Result<Announcement, Refusal> {
@@ -132,9 +165,9 @@ pub fn announcement(body: &[u8], source: String, now: Timestamp) -> Result<Annou
 pub fn instant(field: &str, text: &str) -> Result<Timestamp, Refusal> {
     match DateTime::parse_from_rfc3339(text) {
         Ok(at) => Ok(Timestamp::from_millis(at.timestamp_millis())),
-        Err(why) => {
+        Err(_) => {
             let shown: String = text.chars().take(40).collect();
-            refuse(field, format!("{shown:?} is not a time ({why}); write it like 2026-11-21T14:02:07Z"))
+            refuse(field, format!("{shown:?} is not a time with a zone; write it like 2026-11-21T14:02:07Z"))
         }
     }
 }

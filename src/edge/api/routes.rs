@@ -49,7 +49,9 @@ pub fn router(context: Arc<ApiContext>, token: Option<Token>) -> Router {
         .route("/api/v1/baseline/{service}", get(baseline))
         .route("/api/v1/baseline/{service}/{verb}", post(baseline_verb))
         .route("/api/v1/check", post(check))
-        .route("/-/reload", post(reload));
+        .route("/-/reload", post(reload))
+        // Before the token's layer, so that it is behind the token as well.
+        .method_not_allowed_fallback(wrong_method);
     let api = match token {
         Some(token) => api.layer(middleware::from_fn(move |request, next| admit(token.clone(), request, next))),
         None => api,
@@ -59,12 +61,14 @@ pub fn router(context: Arc<ApiContext>, token: Option<Token>) -> Router {
         .route("/-/ready", get(ready))
         .route("/metrics", get(metrics))
         .fallback(|| async { failure(StatusCode::NOT_FOUND, "not_found", "there is no such path") })
-        .method_not_allowed_fallback(|| async {
-            failure(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this path takes another method")
-        })
+        .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn(in_time))
         .layer(DefaultBodyLimit::max(BODY_MAX))
         .with_state(context)
+}
+
+async fn wrong_method() -> Response {
+    failure(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this path takes another method")
 }
 
 async fn admit(token: Token, request: Request, next: Next) -> Response {
@@ -72,7 +76,7 @@ async fn admit(token: Token, request: Request, next: Next) -> Response {
     if token.admits(given) {
         return next.run(request).await;
     }
-    let text = if given.is_none() {
+    let text = if !given.is_some_and(|given| given.starts_with("Bearer ")) {
         "send the token: Authorization: Bearer …"
     } else {
         "the token is not the one in api.token_file"
@@ -84,6 +88,9 @@ async fn admit(token: Token, request: Request, next: Next) -> Response {
 
 async fn in_time(request: Request, next: Next) -> Response {
     match tokio::time::timeout(REQUEST_MAX, next.run(request)).await {
+        Ok(answer) if answer.status() == StatusCode::PAYLOAD_TOO_LARGE => {
+            failure(StatusCode::PAYLOAD_TOO_LARGE, "too_large", "the body is larger than 64 KiB")
+        }
         Ok(answer) => answer,
         Err(_) => failure(StatusCode::GATEWAY_TIMEOUT, "timeout", "not answered within a minute"),
     }
@@ -127,15 +134,17 @@ async fn watches(
 ) -> Response {
     let query = match query {
         Ok(Query(query)) => query,
-        Err(error) => return failure(StatusCode::BAD_REQUEST, "bad_data", &error.body_text()),
+        Err(error) => {
+            let text = error.body_text();
+            let text = text.strip_prefix("Failed to deserialize query string: ").unwrap_or(&text);
+            return failure(StatusCode::BAD_REQUEST, "bad_data", text);
+        }
     };
-    let service = match query.service.map(ServiceName::try_new).transpose() {
-        Ok(service) => service,
-        Err(why) => return refused(Refusal { field: Some("service".into()), text: why.to_string() }),
-    };
-    let before = match query.before.map(SwitchId::try_new).transpose() {
-        Ok(before) => before,
-        Err(why) => return refused(Refusal { field: Some("before".into()), text: why.to_string() }),
+    let service = query.service.map(|text| parse::name("service", text, ServiceName::try_new)).transpose();
+    let before = query.before.map(|text| parse::name("before", text, SwitchId::try_new)).transpose();
+    let (service, before) = match service.and_then(|service| before.map(|before| (service, before))) {
+        Ok(both) => both,
+        Err(refusal) => return refused(refusal),
     };
     let filter = WatchFilter {
         service,
@@ -221,10 +230,7 @@ async fn set_armed(State(c): Context, ConnectInfo(peer): ConnectInfo<Peer>, body
     let service = Fields::parse(&body).and_then(|mut fields| {
         let service = fields.text("service")?;
         fields.finish()?;
-        service
-            .map(ServiceName::try_new)
-            .transpose()
-            .map_err(|why| Refusal { field: Some("service".into()), text: why.to_string() })
+        service.map(|text| parse::name("service", text, ServiceName::try_new)).transpose()
     });
     let service = match service {
         Ok(service) => service,
@@ -339,7 +345,7 @@ async fn baseline_verb(
         "record" => {
             return match (c.record_baseline)(service).await {
                 Ok(cells) => success(StatusCode::OK, Done { text: format!("{cells} cells recorded") }),
-                Err(why) => failure(StatusCode::BAD_GATEWAY, "unavailable", &why),
+                Err(why) => failure(StatusCode::BAD_GATEWAY, "unavailable", &format!("Prometheus was not read: {why}")),
             };
         }
         "unpin" => Fields::parse(&body).and_then(Fields::finish).map(|()| Write::Unpin { service, by }),
@@ -426,8 +432,7 @@ fn settings(c: &ApiContext) -> Arc<crate::config::Settings> {
 }
 
 fn switch_id(text: String) -> Result<SwitchId, Box<Response>> {
-    SwitchId::try_new(text)
-        .map_err(|why| Box::new(refused(Refusal { field: Some("id".into()), text: why.to_string() })))
+    parse::name("id", text, SwitchId::try_new).map_err(|refusal| Box::new(refused(refusal)))
 }
 
 fn json_type(headers: &HeaderMap) -> Result<(), Box<Response>> {
