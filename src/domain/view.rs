@@ -6,7 +6,7 @@ use super::baseline::Baseline;
 use super::plan::StepRecord;
 use super::policy::Mode;
 use super::service::Metrics;
-use super::switch::{Announcement, SwitchId};
+use super::switch::{Announcement, Slot, SwitchId};
 use super::time::{Span, Timestamp};
 use super::verdict::{Evidence, Outcome, Verdict};
 
@@ -15,6 +15,8 @@ use super::verdict::{Evidence, Outcome, Verdict};
 pub struct WatchView {
     pub id: SwitchId,
     pub switch: Announcement,
+    /// Where a rollback goes: the old slot, or the one before it after a switch that was superseded.
+    pub back_to: Slot,
     pub mode: Mode,
     pub metrics: Metrics,
     pub phase: PhaseWord,

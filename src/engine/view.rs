@@ -37,6 +37,7 @@ impl Watch {
         WatchView {
             id: self.id.clone(),
             switch: self.announcement.clone(),
+            back_to: self.way_back().clone(),
             mode: policy.mode,
             metrics: self.service.metrics.clone(),
             phase: self.phase_word(),

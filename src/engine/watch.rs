@@ -575,7 +575,7 @@ impl Watch {
                     let seen = &mut recovering.seen;
                     if recovering.rule.any_above() {
                         (seen.ticks_fine, seen.requests) = (0, 0.0);
-                        seen.error_rate = counts.rate();
+                        seen.error_rate = counts.rate().or(seen.error_rate);
                     } else if counts.requests() > 0.0 {
                         let bad_before = seen.error_rate.unwrap_or(0.0) * seen.requests;
                         seen.ticks_fine += 1;

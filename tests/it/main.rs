@@ -12,5 +12,6 @@ mod exact_counts;
 mod journal;
 mod layers;
 mod loop_on_real_parts;
+mod mails;
 mod stack;
 mod unit;

@@ -12,7 +12,7 @@ use crate::domain::plan::{AttemptState, StepOutcome, StepRecord};
 use crate::domain::signal::Signal;
 use crate::domain::time::{Span, Timestamp};
 use crate::domain::verdict::{Evidence, Outcome, SignalState};
-use crate::domain::view::WatchView;
+use crate::domain::view::{TimelineEvent, WatchView};
 
 /// A query that shows a signal, and where to look at it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -59,12 +59,8 @@ struct SignalRow {
     name: String,
     state: String,
     bad: bool,
-    value: String,
-    baseline: String,
-    ratio: String,
-    limit: String,
-    requests: String,
-    since: String,
+    /// `10.0 % now`, `limit 5.00 %`, ...: what there is, in this order.
+    numbers: Vec<String>,
     remark: String,
 }
 
@@ -124,12 +120,20 @@ fn page(notice: &Notice, queries: &[ShownQuery], host: &str) -> Page {
         signals: evidence.iter().map(|e| signal_row(e, w)).collect(),
         facts: facts(w),
         steps: w.steps.iter().map(step_row).collect(),
-        timeline: w.timeline.iter().rev().take(25).rev().map(|e| (e.at.to_string(), tame(&e.text, 400))).collect(),
-        queries: queries.to_vec(),
+        timeline: w.timeline.iter().rev().take(25).rev().map(|e| (e.at.to_string(), told(e))).collect(),
+        queries: queries
+            .iter()
+            .map(|q| ShownQuery { name: tame(&q.name, 80), query: tame(&q.query, 2000), ..q.clone() })
+            .collect(),
         command: command(notice),
         runbook: w.runbook.clone(),
-        footer: format!("flipback on {host}, notice {} of {}, {}", notice.key.n, w.id, notice.at),
+        footer: format!("flipback on {}, notice {} of {}, {}", tame(host, 100), notice.key.n, w.id, notice.at),
     }
+}
+
+/// A line of the story with its kind in words: `rolling back: to blue`.
+fn told(e: &TimelineEvent) -> String {
+    format!("{}: {}", tame(&e.kind.replace('_', " "), 40), tame(&e.text, 400))
 }
 
 fn way(w: &WatchView) -> String {
@@ -169,7 +173,7 @@ fn subject(notice: &Notice, breached: &[&Evidence]) -> String {
         notice.reason,
         NoticeReason::RolledBackRecovered | NoticeReason::RolledBackNotRecovered | NoticeReason::RolledBackUnseen
     );
-    let way = if rolled { format!("{} {} → {}", w.switch.service, w.switch.new, w.switch.old) } else { way(w) };
+    let way = if rolled { format!("{} {} → {}", w.switch.service, w.switch.new, w.back_to) } else { way(w) };
     let what = breached.first().map_or(String::new(), |e| format!(": {}", short(e)));
     let line = format!("[flipback] {} {way}{}{what}", status(notice.reason), versioned(w));
     tame(&line, SUBJECT_CHARS)
@@ -187,7 +191,7 @@ fn short(e: &Evidence) -> String {
 
 fn headline(notice: &Notice) -> String {
     let w = &notice.watch;
-    let (old, new) = (&w.switch.old, &w.switch.new);
+    let (old, new) = (&w.back_to, &w.switch.new);
     match notice.reason {
         NoticeReason::BreachedActing => format!("{new} is broken; flipback is moving the traffic back to {old} now."),
         NoticeReason::ApprovalWanted => format!("{new} is broken. May flipback move the traffic back to {old}?"),
@@ -231,7 +235,7 @@ fn answers(notice: &Notice, breached: &[&Evidence]) -> Vec<(String, String)> {
             .collect();
         say("How sure", format!("{}; since {}", sure.join("; "), w.breach.as_ref().map_or(notice.at, |b| b.since)));
     } else if let Some(last) = w.timeline.iter().rev().find(|e| explains(notice.reason, &e.kind)) {
-        say("What happened", last.text.clone());
+        say("What happened", told(last));
     }
     match &w.outcome {
         Some(Outcome::Withheld { why }) => say("What was done", format!("nothing was moved: {why}")),
@@ -245,13 +249,13 @@ fn answers(notice: &Notice, breached: &[&Evidence]) -> Vec<(String, String)> {
         }
         Some(Outcome::RolledBackNotRecovered) => {
             say("What was done", done(w));
-            say("Did it work", format!("the traffic moved, but {} is not well: {}", w.switch.old, recovery(w)));
+            say("Did it work", format!("the traffic moved, but {} is not well: {}", w.back_to, recovery(w)));
         }
         Some(Outcome::RolledBackUnseen) => {
             say("What was done", done(w));
             say(
                 "Did it work",
-                format!("the probe shows {}, but no traffic could confirm it: {}", w.switch.old, recovery(w)),
+                format!("the probe shows {}, but no traffic could confirm it: {}", w.back_to, recovery(w)),
             );
         }
         Some(outcome) => {
@@ -260,10 +264,7 @@ fn answers(notice: &Notice, breached: &[&Evidence]) -> Vec<(String, String)> {
             }
         }
         None if notice.reason == NoticeReason::BreachedActing => {
-            say(
-                "What is done",
-                format!("the rollback to {} has begun; its result follows in this thread", w.switch.old),
-            );
+            say("What is done", format!("the rollback to {} has begun; its result follows in this thread", w.back_to));
         }
         None => {}
     }
@@ -285,7 +286,7 @@ fn explains(reason: NoticeReason, kind: &str) -> bool {
 
 fn advice(notice: &Notice) -> String {
     let w = &notice.watch;
-    let (old, new) = (&w.switch.old, &w.switch.new);
+    let (old, new) = (&w.back_to, &w.switch.new);
     match notice.reason {
         NoticeReason::BreachedActing => "nothing yet; if no result follows within minutes, look at it".into(),
         NoticeReason::ApprovalWanted => {
@@ -339,20 +340,23 @@ fn done(w: &WatchView) -> String {
     if steps.is_empty() {
         "no step was run".into()
     } else {
-        format!("moved back to {}: {}", w.switch.old, steps.join(", "))
+        let proven = w.recovery.is_some();
+        let what = if proven { "moved back" } else { "tried to move back" };
+        format!("{what} to {}: {}", w.back_to, steps.join(", "))
     }
 }
 
 fn recovery(w: &WatchView) -> String {
     let Some(r) = &w.recovery else { return "nothing was read after it".into() };
-    let rate = r.error_rate.map_or("no error rate".into(), |rate| format!("{} errors", percent(rate)));
-    format!(
-        "the probe shows {} since {}; after that {rate} over {} requests in {} good ticks",
-        w.switch.old,
-        r.proven_at,
-        thousands(r.requests),
-        r.ticks_fine
-    )
+    let since = format!("the probe shows {} since {}", w.back_to, r.proven_at);
+    match (r.ticks_fine, r.error_rate) {
+        (0, Some(rate)) => format!("{since}; {} errors in the last tick", percent(rate)),
+        (0, None) => format!("{since}; no request was counted after that"),
+        (ticks, rate) => {
+            let rate = rate.map_or("no error rate".into(), |rate| format!("{} errors", percent(rate)));
+            format!("{since}; after that {rate} over {} requests in {ticks} good ticks", thousands(r.requests))
+        }
+    }
 }
 
 /// `error rate 0.93 % vs 0.10 % recorded (limit 0.15 %): 9.3×, 93 bad of 10,000 requests`.
@@ -386,7 +390,6 @@ fn sentence(e: &Evidence) -> String {
 }
 
 fn signal_row(e: &Evidence, w: &WatchView) -> SignalRow {
-    let shown = |v: Option<f64>, absent: &str| v.map_or(absent.to_owned(), |v| number(&e.signal, v));
     SignalRow {
         name: tame(&e.signal.to_string(), 60),
         state: match e.state {
@@ -399,15 +402,21 @@ fn signal_row(e: &Evidence, w: &WatchView) -> SignalRow {
         }
         .into(),
         bad: e.state == SignalState::Breached,
-        value: shown(e.value, "no reading"),
-        baseline: shown(e.baseline, "none"),
-        ratio: e.ratio.map_or("–".into(), |r| format!("{r:.1}×")),
-        limit: shown(e.limit, "none"),
-        requests: match e.signal {
-            Signal::Alive => format!("{} checks", thousands(e.requests)),
-            _ => thousands(e.requests),
-        },
-        since: e.since.map_or("–".into(), |at| after_cut_over(at, w)),
+        numbers: [
+            Some(e.value.map_or("no reading".into(), |v| format!("{} now", number(&e.signal, v)))),
+            e.baseline.map(|v| format!("{} recorded", number(&e.signal, v))),
+            e.limit.map(|v| format!("limit {}", number(&e.signal, v))),
+            e.ratio.map(|r| format!("{r:.1}×")),
+            match e.signal {
+                Signal::Alive => Some(format!("{} checks", thousands(e.requests))),
+                Signal::ErrorRate | Signal::Latency(_) => Some(format!("{} requests counted", thousands(e.requests))),
+                Signal::Traffic | Signal::Custom(_) => None,
+            },
+            e.since.map(|at| format!("since {}", after_cut_over(at, w))),
+        ]
+        .into_iter()
+        .flatten()
+        .collect(),
         remark: tame(e.remark.as_deref().unwrap_or(""), 200),
     }
 }
@@ -495,7 +504,7 @@ fn tail(output: &str) -> String {
             c if escape => escape = !(c.is_ascii_alphabetic() || c == '\n'),
             '\n' => clean.push('\n'),
             '\t' => clean.push(' '),
-            c if c.is_control() => {}
+            c if unruly(c) => {}
             c => clean.push(c),
         }
     }
@@ -507,8 +516,13 @@ fn tail(output: &str) -> String {
 
 /// One line of bounded length without control characters.
 fn tame(text: &str, max: usize) -> String {
-    let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let line: String = text.chars().map(|c| if unruly(c) { ' ' } else { c }).collect();
     if line.chars().count() > max { line.chars().take(max - 1).chain(['…']).collect() } else { line }
+}
+
+/// Control characters, and those that turn the order of letters round.
+fn unruly(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 fn number(signal: &Signal, v: f64) -> String {

@@ -3,6 +3,7 @@
 
 mod limits;
 mod meetings;
+mod notices;
 mod properties;
 mod restarts;
 mod rollbacks;
@@ -75,6 +76,7 @@ pub(super) struct World {
     pub ran: Vec<AttemptId>,
     pub answers: Vec<Answer>,
     pub notices: Vec<&'static str>,
+    pub told: Vec<crate::domain::notice::Notice>,
     pub outcomes: BTreeMap<SwitchId, String>,
     /// Attempts as the shim's directories would show them.
     attempts: BTreeMap<AttemptId, (Timestamp, AttemptState)>,
@@ -230,6 +232,7 @@ impl World {
             ran: Vec::new(),
             answers: Vec::new(),
             notices: Vec::new(),
+            told: Vec::new(),
             outcomes: BTreeMap::new(),
             attempts: BTreeMap::new(),
             queue: Vec::new(),
@@ -398,6 +401,7 @@ impl World {
             Command::Notify { notice } => {
                 self.say(format!("Notify {}", notice.reason.word()));
                 self.notices.push(notice.reason.word());
+                self.told.push(*notice);
             }
             Command::End { switch, outcome } => {
                 self.say(format!("End {switch} {outcome}"));
@@ -427,7 +431,7 @@ impl World {
                 ended: StepEnd::Exited(code),
                 started_at: self.now,
                 ended_at,
-                output: String::new(),
+                output: format!("switch-traffic: exit {code}\n"),
             })
         };
         let state = match does {

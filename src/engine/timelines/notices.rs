@@ -1,0 +1,101 @@
+//! One notice of each reason, as the engine makes it: what the mails are tested with.
+
+use super::*;
+use crate::domain::notice::Notice;
+
+impl World {
+    /// Plays on until a notice with this reason comes.
+    fn notice(mut self, reason: &str) -> Notice {
+        let until = self.now + Span::from_mins(360);
+        while !self.notices.contains(&reason) {
+            assert!(self.step_once(until), "no {reason}\n{}", self.transcript());
+        }
+        self.told.into_iter().find(|n| n.reason.word() == reason).unwrap()
+    }
+}
+
+fn bad(change: impl FnOnce(&mut World)) -> World {
+    let mut w = World::new();
+    w.errors.insert("green", 0.10);
+    change(&mut w);
+    let _ = w.switch("green", "v2");
+    w
+}
+
+fn good(change: impl FnOnce(&mut World)) -> World {
+    let mut w = World::new();
+    let _ = w.switch("green", "v2");
+    change(&mut w);
+    w
+}
+
+fn all() -> Vec<Notice> {
+    let ask = || {
+        let mut w = World::with(|s| s.policy.mode = Mode::Ask);
+        w.errors.insert("green", 0.10);
+        let _ = w.switch("green", "v2");
+        w
+    };
+    let away = || {
+        let mut w = World::with(|s| s.policy.soak = Span::from_secs(600));
+        let _ = w.switch("green", "v2");
+        w.run_for(Span::from_secs(60));
+        w
+    };
+    let mut seen_again = away();
+    seen_again.prom = Prom::Down;
+    seen_again.run_for(Span::from_secs(40));
+    seen_again.prom = Prom::Up;
+    let mut lost = away();
+    lost.rps = 0.0;
+    let mut down = away();
+    down.sick.insert("green");
+    down.rps = 0.0;
+    let mut superseded = away();
+    let _ = superseded.switch("red", "v3");
+    let mut cancelled = away();
+    let _ = cancelled.cancel(1);
+    let mut stuck = World::with(|s| s.plan.steps[0].retry_safe = false);
+    stuck.steps = [Does::Vanishes(false)].into();
+    stuck.errors.insert("green", 0.10);
+    let _ = stuck.switch("green", "v2");
+    let mut unconfirmed = World::new();
+    let _ = unconfirmed.announce(announcement("blue", "green", "v2"));
+    vec![
+        bad(|_| {}).notice("breached_acting"),
+        ask().notice("approval_wanted"),
+        bad(|w| {
+            w.sick.insert("blue");
+        })
+        .notice("withheld"),
+        bad(|_| {}).notice("rolled_back_recovered"),
+        bad(|w| {
+            w.errors.insert("blue", 0.10);
+        })
+        .notice("rolled_back_not_recovered"),
+        down.notice("rolled_back_unseen"),
+        bad(|w| w.steps = [Does::Fails; 3].into()).notice("rollback_failed"),
+        stuck.notice("stuck"),
+        good(|w| w.prom = Prom::Down).notice("blind"),
+        seen_again.notice("sees_again"),
+        good(|w| w.baseline = Err("nothing was recorded".into())).notice("passed"),
+        bad(|w| w.baseline = Err("nothing was recorded".into())).notice("little_baseline"),
+        lost.notice("traffic_lost"),
+        unconfirmed.notice("unconfirmed"),
+        good(|w| w.prom = Prom::Absent).notice("unjudged"),
+        superseded.notice("superseded"),
+        cancelled.notice("cancelled"),
+    ]
+}
+
+/// The file is made here: `FLIPBACK_WRITE_VECTORS=1 cargo test --lib notices_of_each_reason`.
+#[test]
+fn notices_of_each_reason_are_those_of_the_vectors() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors/notices.json");
+    let made = serde_json::to_string_pretty(&all()).unwrap() + "\n";
+    if std::env::var_os("FLIPBACK_WRITE_VECTORS").is_some() {
+        std::fs::write(path, &made).unwrap();
+    }
+    let kept = std::fs::read_to_string(path).unwrap_or_default();
+    assert!(kept == made, "notices have changed: write the vectors anew and look at the mails' snapshots");
+}

@@ -1,0 +1,254 @@
+//! Mails as people get them: the words for each reason, what a hostile value can do, a real SMTP server.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use flipback::config::settings::{EmailSettings, MailTls};
+use flipback::domain::notice::{Notice, NoticeReason};
+use flipback::domain::signal::{Quantile, Signal};
+use flipback::domain::time::Span;
+use flipback::edge::notify::email::{Delivery, Mailer};
+use flipback::edge::notify::render::{Rendered, ShownQuery, render};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::stack::{Proc, free_port, program, wait_until};
+
+/// One of each reason, made by the engine's timelines.
+fn notices() -> Vec<Notice> {
+    serde_json::from_str(include_str!("../vectors/notices.json")).unwrap()
+}
+
+fn notice(reason: NoticeReason) -> Notice {
+    notices().into_iter().find(|n| n.reason == reason).unwrap()
+}
+
+fn queries() -> Vec<ShownQuery> {
+    let query = |signal: Signal, query: &str| ShownQuery {
+        name: signal.to_string(),
+        signal,
+        query: query.into(),
+        link: Some("http://prometheus.example.org/graph?g0.expr=x&g0.tab=0".into()),
+    };
+    vec![
+        query(Signal::ErrorRate, r#"sum(rate(errors{env="green"}[1m])) / sum(rate(requests{env="green"}[1m]))"#),
+        query(Signal::Latency(Quantile::P99), r#"histogram_quantile(0.99, sum by (le) (rate(latency_bucket[1m])))"#),
+    ]
+}
+
+fn rendered(notice: &Notice) -> Rendered {
+    render(notice, &queries(), "ops1")
+}
+
+/// `FLIPBACK_MAILS_TO=DIR` writes them as HTML besides, to be looked at in a browser.
+#[test]
+fn each_reason_has_its_own_words() {
+    let to_look_at = std::env::var_os("FLIPBACK_MAILS_TO");
+    let mut text = String::new();
+    for notice in notices() {
+        let mail = rendered(&notice);
+        if let Some(dir) = &to_look_at {
+            fs::create_dir_all(dir).unwrap();
+            fs::write(Path::new(dir).join(format!("{}.html", notice.reason.word())), &mail.html).unwrap();
+        }
+        writeln!(text, "=== {} ===\nSubject: {}\n\n{}", notice.reason.word(), mail.subject, mail.text).unwrap();
+    }
+    insta::assert_snapshot!("mails", text);
+}
+
+#[test]
+fn a_mail_is_small_and_asks_nothing_of_the_network() {
+    for notice in notices() {
+        let mail = rendered(&notice);
+        assert!(mail.html.len() < 100_000, "{}: {} bytes", notice.reason.word(), mail.html.len());
+        for outside in ["<img", "src=", "url(", "<link", "<script", "@import"] {
+            assert!(!mail.html.contains(outside), "{}: {outside}", notice.reason.word());
+        }
+        assert!(mail.subject.chars().count() <= 180 && mail.text.lines().all(|l| l.chars().count() < 1000));
+    }
+}
+
+/// What comes from outside (a source's name, a step's output, Prometheus's words) cannot leave its place.
+#[test]
+fn hostile_values_stay_text() {
+    const EVIL: &str = "</pre><script>alert(1)</script>\r\nBcc: all@example.org\u{1b}[2J\u{202e} {{ 7*7 }} {% if %}";
+    let mut value = serde_json::to_value(notice(NoticeReason::RollbackFailed)).unwrap();
+    let watch = &mut value["watch"];
+    watch["switch"]["source"] = EVIL.into();
+    watch["runbook"] = "https://example.org/\"><script>alert(1)</script>".into();
+    for event in watch["timeline"].as_array_mut().unwrap() {
+        event["text"] = EVIL.into();
+    }
+    for step in watch["steps"].as_array_mut().unwrap() {
+        step["name"] = EVIL.into();
+        step["command"] = EVIL.into();
+        step["result"]["ended"]["output"] = EVIL.repeat(2000).into();
+    }
+    for evidence in watch["breach"]["evidence"].as_array_mut().unwrap() {
+        evidence["remark"] = EVIL.into();
+        evidence["signal"] = serde_json::json!({ "custom": EVIL });
+    }
+    watch["outcome"] = serde_json::json!({ "rollback_failed": { "why": EVIL } });
+    let notice: Notice = serde_json::from_value(value).unwrap();
+    let evil_query = ShownQuery {
+        signal: Signal::ErrorRate,
+        name: EVIL.into(),
+        query: EVIL.into(),
+        link: Some("http://p/?a=\"><script>".into()),
+    };
+    let mail = render(&notice, &[evil_query], EVIL);
+    assert!(!mail.html.contains("<script>") && !mail.html.contains("</pre><s"), "{}", mail.html);
+    assert!(mail.html.contains("&lt;script&gt;") && mail.html.contains("{{ 7*7 }}"));
+    assert!(!mail.html.contains("alert(1)&lt;/script&gt;49"));
+    for text in [&mail.subject, &mail.text, &mail.html] {
+        assert!(!text.chars().any(|c| c.is_control() && c != '\n'), "{text:?}");
+        assert!(!text.contains('\u{202e}'), "the order of letters is not turned round");
+    }
+    assert!(!mail.subject.contains('\n') && mail.html.len() < 100_000, "{} bytes", mail.html.len());
+}
+
+struct Smtp {
+    proc: Option<Proc>,
+    port: u16,
+    dir: TempDir,
+}
+
+impl Smtp {
+    fn new() -> Smtp {
+        Smtp { proc: None, port: free_port(), dir: TempDir::with_prefix("flipback-mails-").unwrap() }
+    }
+
+    fn start(&mut self) {
+        let mut command = Command::new(program("aiosmtpd"));
+        command.args(["-n", "-c", "aiosmtpd.handlers.Mailbox"]).arg(self.dir.path().join("mail"));
+        command.args(["-l", &format!("127.0.0.1:{}", self.port)]);
+        self.proc = Some(Proc::start("smtp", self.dir.path(), &mut command));
+        wait_until(Duration::from_secs(20), "the SMTP server listens", || {
+            std::net::TcpStream::connect(("127.0.0.1", self.port)).ok().map(drop)
+        });
+    }
+
+    /// Delivered messages, oldest first, as Python's mail library reads them.
+    fn mails(&self) -> Vec<Value> {
+        const SCRIPT: &str = r#"
+import email, email.policy, json, pathlib, sys
+out = []
+for f in sorted(pathlib.Path(sys.argv[1]).glob("new/*"), key=lambda f: f.stat().st_mtime_ns):
+    m = email.message_from_bytes(f.read_bytes(), policy=email.policy.default)
+    out.append({"headers": {k.lower(): str(v) for k, v in m.items()}, "type": m.get_content_type(),
+                "defects": [str(d) for p in m.walk() for d in p.defects],
+                "text": m.get_body(("plain",)).get_content(), "html": m.get_body(("html",)).get_content()})
+print(json.dumps(out))
+"#;
+        let mut python = Command::new(program("python3"));
+        let done = python.arg("-c").arg(SCRIPT).arg(self.dir.path().join("mail")).output().unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        serde_json::from_slice(&done.stdout).unwrap()
+    }
+}
+
+fn settings(port: u16) -> EmailSettings {
+    EmailSettings {
+        host: "127.0.0.1".into(),
+        port,
+        tls: MailTls::None,
+        login: None,
+        from: "flipback <flipback@example.org>".into(),
+        to: vec!["On call <oncall@example.org>".into()],
+        timeout: Span::from_secs(2),
+    }
+}
+
+#[tokio::test]
+async fn a_real_server_gets_both_parts_in_one_thread() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let mut smtp = Smtp::new();
+    smtp.start();
+    let mailer = Mailer::new(&settings(smtp.port), "ops1.example.org").unwrap();
+    let (first, last) = (notice(NoticeReason::BreachedActing), notice(NoticeReason::RolledBackRecovered));
+    for notice in [&first, &last, &last] {
+        mailer.send(notice, &rendered(notice)).await.unwrap();
+    }
+    let mails = smtp.mails();
+    assert_eq!(mails.len(), 3);
+    let head = |i: usize, name: &str| mails[i]["headers"][name].as_str().unwrap_or("").to_owned();
+    for (mail, notice) in mails.iter().zip([&first, &last, &last]) {
+        assert_eq!(mail["defects"], Value::Array(Vec::new()));
+        assert_eq!(mail["type"], "multipart/alternative");
+        let made = rendered(notice);
+        assert_eq!(mail["headers"]["subject"], made.subject.as_str(), "non-ASCII subjects survive");
+        assert_eq!(mail["text"].as_str().unwrap().replace("\r\n", "\n").trim_end(), made.text.trim_end());
+        assert_eq!(mail["html"].as_str().unwrap().replace("\r\n", "\n").trim_end(), made.html.trim_end());
+        assert_eq!(mail["headers"]["auto-submitted"], "auto-generated");
+    }
+    assert_eq!(head(0, "message-id"), "<checkout-1.n1@flipback.ops1.example.org>");
+    assert_eq!((head(1, "references"), head(1, "in-reply-to")), (head(0, "message-id"), head(0, "message-id")));
+    assert_eq!(head(1, "message-id"), head(2, "message-id"), "a duplicate can be known as one");
+    assert_eq!(
+        (head(0, "x-flipback-severity").as_str(), head(0, "x-flipback-reason").as_str()),
+        ("warning", "breached_acting")
+    );
+}
+
+#[tokio::test]
+async fn a_server_that_is_away_or_silent_is_tried_later() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let notice = notice(NoticeReason::Blind);
+    let away = Mailer::new(&settings(free_port()), "ops1").unwrap();
+    assert!(matches!(away.send(&notice, &rendered(&notice)).await, Err(Delivery::Later(_))));
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mailer = Mailer::new(&settings(silent.local_addr().unwrap().port()), "ops1").unwrap();
+    let began = Instant::now();
+    let answer = mailer.send(&notice, &rendered(&notice)).await;
+    assert!(matches!(&answer, Err(Delivery::Later(why)) if why.contains("oncall@example.org")), "{answer:?}");
+    assert!(began.elapsed() < Duration::from_secs(30), "every send has its own time limit");
+}
+
+/// The whole way: no SMTP server, a notice, a kill, an SMTP server: one mail.
+#[test]
+fn a_notice_outlives_the_servers_absence_and_a_kill() {
+    let mut smtp = Smtp::new();
+    let dir = TempDir::with_prefix("flipback-outbox-").unwrap();
+    let d = dir.path().display();
+    let config = format!(
+        "state_dir = \"{d}/state\"\n[prometheus]\nurl = \"http://127.0.0.1:1\"\n[email]\nsmarthost = \"127.0.0.1:{}\"\nfrom = \"flipback@example.org\"\nto = [\"oncall@example.org\"]\n[api]\nlisten = \"none\"\nsocket = \"{d}/control.sock\"\n[metrics.web]\nrequests = 'r{{env=\"$slot\"}}'\n[[service]]\nname = \"checkout\"\nmetrics = \"web\"\nslots = [\"blue\", \"green\"]\n",
+        smtp.port
+    );
+    fs::write(dir.path().join("flipback.toml"), config).unwrap();
+    let flipback = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_flipback"));
+        command.args(args).arg("--socket").arg(dir.path().join("control.sock")).output().unwrap()
+    };
+    let up = |dir: &Path| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_flipback"));
+        let proc = Proc::start("flipback", dir, command.arg("run").arg("--config").arg(dir.join("flipback.toml")));
+        wait_until(Duration::from_secs(15), "flipback answers", || {
+            flipback(&["status"]).status.success().then_some(())
+        });
+        proc
+    };
+    let undelivered = || {
+        let status: Value = serde_json::from_slice(&flipback(&["status", "-o", "json"]).stdout).ok()?;
+        status["undelivered_notices"].as_u64()
+    };
+    let first = up(dir.path());
+    assert!(flipback(&["announce", "checkout", "--old", "blue", "--new", "green", "--version", "v2"]).status.success());
+    wait_until(Duration::from_secs(20), "a notice waits", || undelivered().filter(|n| *n > 0));
+    assert!(flipback(&["cancel", "checkout-1"]).status.success());
+    first.signal("-KILL");
+    drop(first);
+    smtp.start();
+    let second = up(dir.path());
+    wait_until(Duration::from_secs(60), "the outbox is empty", || undelivered().filter(|n| *n == 0));
+    let mut ids: Vec<_> =
+        smtp.mails().iter().map(|m| m["headers"]["message-id"].as_str().unwrap().to_owned()).collect();
+    let all = ids.len();
+    ids.sort();
+    ids.dedup();
+    assert!(all >= 2 && ids.len() == all, "each once: {ids:?}");
+    drop(second);
+}
