@@ -3,7 +3,7 @@
 //! A pure engine decides; everything that touches the world sits at the edge. Imports run one way:
 //!
 //! ```text
-//! main → cli → runtime → { edge, journal, config } → engine → judge → domain
+//! main → cli → { runtime, sim } → { edge, journal, config } → engine → judge → domain
 //! ```
 //!
 //! `shim` stands beside: it carries out one step in a process of its own. ARCHITECTURE.md has the map
@@ -20,3 +20,4 @@ pub mod journal;
 pub mod judge;
 pub mod runtime;
 pub mod shim;
+pub mod sim;

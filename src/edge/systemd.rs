@@ -21,11 +21,11 @@ impl Progress {
     }
 }
 
-pub fn ready(status: &str) {
-    tell(&[NotifyState::Ready, NotifyState::Status(status)]);
+pub fn ready() {
+    tell(&[NotifyState::Ready]);
 }
 
-pub fn status(status: &str) {
+fn status(status: &str) {
     tell(&[NotifyState::Status(status)]);
 }
 
@@ -36,6 +36,22 @@ pub fn stopping() {
 fn tell(states: &[NotifyState<'_>]) {
     // Outside systemd there is nobody to tell.
     let _ = sd_notify::notify(states);
+}
+
+/// Keeps the status line of `systemctl status` up to date.
+pub async fn keep_status(line: impl Fn() -> String, stop: CancellationToken) {
+    let mut last = String::new();
+    loop {
+        let now = line();
+        if now != last {
+            status(&now);
+            last = now;
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(Duration::from_secs(2)) => {}
+        }
+    }
 }
 
 /// Pets the watchdog while the loop goes on; a loop that stands still is restarted.

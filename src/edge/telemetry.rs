@@ -10,7 +10,9 @@ use crate::config::settings::{LogFormat, LogSettings};
 
 /// Starts logging for the life of the process. A level that cannot be read falls back to `info`.
 pub fn start(settings: &LogSettings) {
-    let filter = EnvFilter::try_new(&settings.level).unwrap_or_else(|_| EnvFilter::new("info"));
+    // The scheduler talks of its own life at `info`. What the configuration says comes later and wins.
+    let quiet = |level: &str| format!("tokio_cron_scheduler=warn,{level}");
+    let filter = EnvFilter::try_new(quiet(&settings.level)).unwrap_or_else(|_| EnvFilter::new(quiet("info")));
     let registry = tracing_subscriber::registry().with(filter);
     let journald = match settings.format {
         LogFormat::Auto if stderr_is_journal() => tracing_journald::layer().ok(),

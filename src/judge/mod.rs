@@ -3,8 +3,12 @@
 //! [`Rule`] is the seam behind which a watch is judged; today's only rule is the plain threshold.
 
 pub mod alive;
+pub mod detect;
+pub mod eprocess;
+pub mod normal;
 pub mod quantile;
 pub mod recorded;
+pub mod tail;
 pub mod threshold;
 
 use serde::{Deserialize, Serialize};

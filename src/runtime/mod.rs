@@ -162,7 +162,7 @@ fn daemon(
         inbox: inbox.clone(),
         reader: reader.clone(),
         settings: settings.clone(),
-        facts,
+        facts: facts.clone(),
         reload: reload_sender,
         live_check: live_check(settings.clone(), source.clone(), health),
         record_baseline: record_baseline(settings.clone(), dispatch),
@@ -183,6 +183,7 @@ fn daemon(
     runtime.spawn(api::serve(context, socket, tcp, stop.clone()));
     let mailing = runtime.spawn(outbox.run(stop.clone()));
     runtime.spawn(systemd::watchdog(progress, stop.clone()));
+    runtime.spawn(systemd::keep_status(move || status_line(&facts), stop.clone()));
 
     let result = runtime.block_on(async {
         let _scheduler = schedule::start(&inbox)
@@ -194,7 +195,7 @@ fn daemon(
         };
         let names: Vec<String> = current(&settings).services.iter().map(|s| s.name.to_string()).collect();
         tracing::info!(version = env!("CARGO_PKG_VERSION"), services = names.join(","), "flipback is up");
-        systemd::ready(&format!("watching {} services", names.len()));
+        systemd::ready();
         loop {
             tokio::select! {
                 _ = term.recv() => break,
@@ -228,6 +229,15 @@ fn daemon(
         let _ = std::fs::remove_file(&settings.api.socket);
     }
     result
+}
+
+/// What `systemctl status` shows.
+fn status_line(facts: &Mutex<Facts>) -> String {
+    let facts = facts.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let armed = if facts.armed { "armed" } else { "DISARMED" };
+    let disarmed = facts.services.values().filter(|s| !s.armed).count();
+    let some = if facts.armed && disarmed > 0 { format!(", {disarmed} services disarmed") } else { String::new() };
+    format!("{armed}{some}; {} services, {} open watches", facts.services.len(), facts.open_watches)
 }
 
 fn current(settings: &RwLock<Arc<Settings>>) -> Arc<Settings> {

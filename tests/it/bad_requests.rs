@@ -498,3 +498,32 @@ fn manners_at_the_start_and_the_end() {
     assert!(err(&done).contains("something else"), "{}", err(&done));
     assert_eq!(fs::read_to_string(&socket).unwrap(), "precious");
 }
+
+#[test]
+fn systemd_is_told_of_the_start_the_state_and_the_end() {
+    let mut daemon = Daemon::start();
+    let dir = TempDir::with_prefix("flipback-notify-").unwrap();
+    let path = dir.path().join("notify.sock");
+    let socket = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(SOON)).unwrap();
+    daemon.proc = None;
+    let mut command = daemon.command();
+    command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "600000");
+    daemon.proc = Some(Proc::start("flipback", daemon.dir.path(), &mut command));
+    let mut heard = String::new();
+    let mut hear = |what: &str, times: usize| {
+        while heard.matches(what).count() < times {
+            let mut buffer = [0; 1024];
+            let n = socket.recv(&mut buffer).unwrap_or_else(|e| panic!("{what} not heard ({e}), but: {heard}"));
+            heard.push_str(&String::from_utf8_lossy(&buffer[..n]));
+            heard.push('\n');
+        }
+    };
+    hear("READY=1", 1);
+    hear("STATUS=armed; 1 services, 0 open watches", 1);
+    hear("WATCHDOG=1", 4);
+    assert_eq!(code(&daemon.flipback(&["disarm", "--all"])), 0);
+    hear("STATUS=DISARMED", 1);
+    daemon.proc().signal("-TERM");
+    hear("STOPPING=1", 1);
+}

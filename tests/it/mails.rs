@@ -20,7 +20,8 @@ use crate::stack::{Proc, free_port, program, wait_until};
 
 /// One of each reason, made by the engine's timelines.
 fn notices() -> Vec<Notice> {
-    serde_json::from_str(include_str!("../vectors/notices.json")).unwrap()
+    let snapshot = include_str!("../vectors/notices.snap");
+    serde_json::from_str(snapshot.splitn(3, "---\n").nth(2).unwrap()).unwrap()
 }
 
 fn notice(reason: NoticeReason) -> Notice {

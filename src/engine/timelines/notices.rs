@@ -88,14 +88,11 @@ fn all() -> Vec<Notice> {
     ]
 }
 
-/// The file is made here: `FLIPBACK_WRITE_VECTORS=1 cargo test --lib notices_of_each_reason`.
+/// The mails' tests read this snapshot.
 #[test]
 fn notices_of_each_reason_are_those_of_the_vectors() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors/notices.json");
-    let made = serde_json::to_string_pretty(&all()).unwrap() + "\n";
-    if std::env::var_os("FLIPBACK_WRITE_VECTORS").is_some() {
-        std::fs::write(path, &made).unwrap();
-    }
-    let kept = std::fs::read_to_string(path).unwrap_or_default();
-    assert!(kept == made, "notices have changed: write the vectors anew and look at the mails' snapshots");
+    let made = serde_json::to_string_pretty(&all()).unwrap();
+    insta::with_settings!({ snapshot_path => "../../../tests/vectors", prepend_module_to_snapshot => false }, {
+        insta::assert_snapshot!("notices", made);
+    });
 }

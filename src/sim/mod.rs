@@ -1,0 +1,3 @@
+//! The engine in worlds that are made: test vectors, scenarios, and the rules that others use.
+
+pub mod vectors;
