@@ -9,6 +9,7 @@ use super::client::Client;
 use super::{Global, Output, exit, print, print_json};
 use crate::config::service::missing_for_auto;
 use crate::config::{self, Overrides};
+use crate::domain::policy::RuleKind;
 use crate::domain::service::{Service, Slots};
 use crate::edge::api::types::Findings;
 use crate::edge::sources::Level;
@@ -61,15 +62,31 @@ fn summary(service: &Service) -> String {
     };
     let mut lines = vec![
         format!("{}: mode {}, slots {slots}", service.name, p.mode),
-        format!("  soak {} with ticks of {}, extended by up to {}", p.soak, p.tick, p.extend_max),
         format!(
-            "  breach: {} × the recorded normal (never below {} %), or {} % errors over 30 s; {} ticks in a row over at least 10 s, {} bad requests",
-            l.ratio.get(),
-            l.floor.get() * 100.0,
-            l.error_rate.get() * 100.0,
-            l.ticks,
-            l.min_events
+            "  soak {} with ticks of {}{}, extended by up to {}",
+            p.soak,
+            p.tick,
+            if p.long.is_zero() { String::new() } else { format!(", then {} with ticks of {}", p.long, p.long_tick) },
+            p.extend_max
         ),
+        match p.rule {
+            RuleKind::Threshold => format!(
+                "  breach: {} × the recorded normal (never below {} %), or {} % errors over 30 s; {} ticks in a row over at least 10 s, {} bad requests",
+                l.ratio.get(),
+                l.floor.get() * 100.0,
+                l.error_rate_or_default().get() * 100.0,
+                l.ticks,
+                l.min_events
+            ),
+            RuleKind::Evidence | RuleKind::Either => format!(
+                "  breach: evidence of 1 in {:.0} against {} × the recorded normal (never below {} %), {} bad requests{}",
+                1.0 / l.alpha.get(),
+                l.ratio.get(),
+                l.floor.get() * 100.0,
+                l.min_events,
+                if p.rule == RuleKind::Either { "; or the plain rule, whichever speaks first" } else { "" }
+            ),
+        },
     ];
     let mut blind = Vec::new();
     if service.metrics.errors.is_none() {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::read::http_url;
 use super::table::{At, Table, nearest};
 use crate::domain::plan::{Exec, Expect, HealthCheck, Plan, Probe, Step};
-use crate::domain::policy::{Bound, CustomLimit, Limits, Mode, Policy, Ratio, Share, WarmUp};
+use crate::domain::policy::{Alpha, Bound, CustomLimit, Limits, Mode, Policy, Ratio, RuleKind, Share, WarmUp};
 use crate::domain::service::{Metrics, Service, SlotSpec, Slots};
 use crate::domain::signal::Quantile;
 use crate::domain::switch::{ServiceName, Slot};
@@ -35,20 +35,10 @@ pub(super) fn read(at: &At<'_, '_>, templates: &BTreeMap<String, Option<Metrics>
         .unwrap_or(Mode::Observe);
     let unverified = table.get("unverified").and_then(|at| at.boolean()).unwrap_or(false);
     let runbook = table.get("runbook").and_then(|at| http_url(&at));
-    if let Some(at) = table.get("rule") {
-        match at.string() {
-            Some("threshold") | None => {}
-            Some("evidence" | "either") => {
-                at.problem("this rule is not there yet", Some("leave the key away, or rule = \"threshold\""));
-            }
-            Some(other) => {
-                let shown: String = other.chars().take(40).collect();
-                at.problem(format!("{shown:?} is not a rule"), Some("the rule is \"threshold\""));
-            }
-        }
-    }
+    let rules = [("evidence", RuleKind::Evidence), ("threshold", RuleKind::Threshold), ("either", RuleKind::Either)];
+    let rule = table.get("rule").and_then(|at| at.word(&rules)).unwrap_or(RuleKind::Evidence);
     let soak = table.get("soak").and_then(|at| at.table());
-    let (soak, tick, extend_max) = soak_of(soak);
+    let soak = soak_of(soak);
     let warm_up = table.get("warm_up").and_then(|at| at.table()).map_or(
         WarmUp { errors: Span::from_secs(30), latency: Span::from_secs(60) },
         |t| {
@@ -96,9 +86,12 @@ pub(super) fn read(at: &At<'_, '_>, templates: &BTreeMap<String, Option<Metrics>
         metrics: metrics?,
         policy: Policy {
             mode,
-            soak,
-            tick,
-            extend_max,
+            rule,
+            soak: soak.duration,
+            tick: soak.tick,
+            long: soak.long,
+            long_tick: soak.long_tick,
+            extend_max: soak.extend_max,
             warm_up,
             limits: limits?,
             ask_timeout,
@@ -176,44 +169,71 @@ fn named<T, E: std::fmt::Display>(at: &At<'_, '_>, make: impl Fn(String) -> Resu
     }
 }
 
-fn soak_of(table: Option<Table<'_, '_>>) -> (Span, Span, Span) {
-    let (mut soak, mut tick) = (Span::from_mins(30), Span::from_secs(15));
+struct Soak {
+    duration: Span,
+    tick: Span,
+    long: Span,
+    long_tick: Span,
+    extend_max: Span,
+}
+
+fn soak_of(table: Option<Table<'_, '_>>) -> Soak {
+    let two_days = Span::from_mins(48 * 60);
+    let mut soak = Soak {
+        duration: Span::from_mins(30),
+        tick: Span::from_secs(15),
+        long: Span::ZERO,
+        long_tick: Span::from_secs(60),
+        extend_max: Span::ZERO,
+    };
     let mut extend = None;
     if let Some(t) = table {
         if let Some(found) = t.get("tick").and_then(|at| {
             at.duration(SECOND..=Span::from_secs(60), "shorter is beyond what scrapes bring, longer is too late")
         }) {
-            tick = found;
+            soak.tick = found;
         }
         if let Some(at) = t.get("duration")
-            && let Some(found) =
-                at.duration(SECOND.times(10)..=Span::from_mins(48 * 60), "a soak takes ten seconds to two days")
+            && let Some(found) = at.duration(SECOND.times(10)..=two_days, "a soak takes ten seconds to two days")
         {
-            soak = found;
-            if soak < tick.times(3) {
+            soak.duration = found;
+            if found < soak.tick.times(3) {
                 at.problem(
-                    format!("{soak} is shorter than three ticks of {tick}"),
+                    format!("{found} is shorter than three ticks of {}", soak.tick),
                     Some("make the soak longer or the tick shorter"),
                 );
             }
         }
-        extend = t
-            .get("extend_max")
-            .and_then(|at| at.duration(Span::ZERO..=Span::from_mins(48 * 60), "an extension is no second soak"));
+        if let Some(found) =
+            t.get("long").and_then(|at| at.duration(Span::ZERO..=two_days, "a long phase takes two days at most"))
+        {
+            soak.long = found;
+        }
+        if let Some(found) = t.get("long_tick").and_then(|at| {
+            at.duration(SECOND..=Span::from_mins(5), "a breach must be found within minutes in the long phase too")
+        }) {
+            soak.long_tick = found;
+        }
+        extend =
+            t.get("extend_max").and_then(|at| at.duration(Span::ZERO..=two_days, "an extension is no second soak"));
         t.finish();
     }
-    (soak, tick, extend.unwrap_or(soak))
+    soak.long_tick = soak.long_tick.max(soak.tick);
+    soak.extend_max = extend.unwrap_or(soak.duration);
+    soak
 }
 
 pub(super) fn default_limits() -> Limits {
     // The literals are in range; a default that were not would be seen by every test of this module.
     let (ratio, detect) = (Ratio::try_new(1.5), Ratio::try_new(10.0));
-    let (floor, rate) = (Share::try_new(0.001), Share::try_new(0.05));
-    match (ratio, detect, floor, rate) {
-        (Ok(ratio), Ok(must_detect), Ok(floor), Ok(error_rate)) => Limits {
+    let (floor, alpha) = (Share::try_new(0.001), Alpha::try_new(0.001));
+    match (ratio, detect, floor, alpha) {
+        (Ok(ratio), Ok(must_detect), Ok(floor), Ok(alpha)) => Limits {
             ratio,
             floor,
-            error_rate,
+            error_rate: None,
+            alpha,
+            block: Span::from_secs(5),
             latency_s: Vec::new(),
             quantiles: vec![Quantile::P95, Quantile::P99],
             ticks: 3,
@@ -240,7 +260,13 @@ fn limits<'s, 't>(table: Table<'s, 't>) -> (Option<Limits>, Option<At<'s, 't>>) 
     number("ratio", &mut |n| Ratio::try_new(n).map(|r| limits.ratio = r).map_err(|e| e.to_string()));
     number("must_detect", &mut |n| Ratio::try_new(n).map(|r| limits.must_detect = r).map_err(|e| e.to_string()));
     number("floor", &mut |n| Share::try_new(n).map(|s| limits.floor = s).map_err(|e| e.to_string()));
-    number("error_rate", &mut |n| Share::try_new(n).map(|s| limits.error_rate = s).map_err(|e| e.to_string()));
+    number("error_rate", &mut |n| Share::try_new(n).map(|s| limits.error_rate = Some(s)).map_err(|e| e.to_string()));
+    number("alpha", &mut |n| Alpha::try_new(n).map(|a| limits.alpha = a).map_err(|e| e.to_string()));
+    if let Some(span) =
+        table.get("block").and_then(|at| at.duration(SECOND..=Span::from_mins(5), "a blip is shorter than that"))
+    {
+        limits.block = span;
+    }
     if let Some(n) = table.get("ticks").and_then(|at| at.whole(1..=20, "consecutive ticks above the limit")) {
         limits.ticks = n;
     }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::counts::{Buckets, Counts};
 use super::service::{Metrics, SlotSpec};
+use super::signal::Quantile;
 use super::switch::{ServiceName, Slot, Version};
 use super::time::{Span, Timestamp};
 
@@ -17,10 +18,35 @@ pub struct Baseline {
     /// Time covered by the chosen cells (gaps and exclusions left out).
     pub covered: Span,
     pub cells: u32,
+    pub spread: Spread,
     /// Highest request rate of one cell, requests per second: the bound for plausible births.
     pub peak_rate: f64,
     pub provenance: Provenance,
     pub quality: Quality,
+}
+
+/// How bursty the bad requests are, and how much worse the day's worst hour is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Spread {
+    /// Index of dispersion of the errors, at least 1.
+    pub errors: f64,
+    /// The same of slow requests, per judged quantile.
+    pub latency: Vec<(Quantile, f64)>,
+    /// At least 1; 1 below six hours of baseline.
+    pub env: f64,
+}
+
+impl Default for Spread {
+    fn default() -> Self {
+        // What the rule assumes before anything was seen.
+        Self { errors: 1.5, latency: Vec::new(), env: 1.0 }
+    }
+}
+
+impl Spread {
+    pub fn latency(&self, quantile: Quantile) -> f64 {
+        self.latency.iter().find(|(q, _)| *q == quantile).map_or(1.5, |(_, phi)| *phi)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

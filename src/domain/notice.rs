@@ -52,6 +52,8 @@ pub enum NoticeReason {
     SeesAgain,
     /// Too little baseline: ratios are not judged.
     LittleBaseline,
+    /// This traffic cannot show the ratio that was asked for.
+    Thin,
     /// The new slot lost its traffic although it is alive.
     TrafficLost,
     Unconfirmed,
@@ -74,7 +76,7 @@ impl NoticeReason {
     pub fn severity(self) -> Severity {
         match self {
             Self::Passed | Self::SeesAgain | Self::Superseded | Self::Cancelled => Severity::Info,
-            Self::LittleBaseline | Self::RolledBackRecovered | Self::BreachedActing => Severity::Warning,
+            Self::LittleBaseline | Self::Thin | Self::RolledBackRecovered | Self::BreachedActing => Severity::Warning,
             Self::ApprovalWanted
             | Self::Withheld
             | Self::RolledBackNotRecovered
@@ -101,6 +103,7 @@ impl NoticeReason {
             Self::Blind => "blind",
             Self::SeesAgain => "sees_again",
             Self::LittleBaseline => "little_baseline",
+            Self::Thin => "thin",
             Self::TrafficLost => "traffic_lost",
             Self::Unconfirmed => "unconfirmed",
             Self::Unjudged => "unjudged",

@@ -93,12 +93,78 @@ impl From<Share> for f64 {
     }
 }
 
+/// The stated chance of a false rollback per soak: above 0, at most a tenth.
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Serialize, Deserialize)]
+#[serde(try_from = "f64", into = "f64")]
+pub struct Alpha(f64);
+
+impl Alpha {
+    pub fn try_new(a: f64) -> Result<Self, OutOfRange> {
+        if a > 0.0 && a <= 0.1 { Ok(Self(a)) } else { Err(OutOfRange("alpha must be above 0 and at most 0.1")) }
+    }
+    pub fn get(self) -> f64 {
+        self.0
+    }
+}
+
+impl TryFrom<f64> for Alpha {
+    type Error = OutOfRange;
+    fn try_from(a: f64) -> Result<Self, OutOfRange> {
+        Self::try_new(a)
+    }
+}
+impl From<Alpha> for f64 {
+    fn from(a: Alpha) -> f64 {
+        a.0
+    }
+}
+
+/// How counts become a verdict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RuleKind {
+    /// Anytime-valid evidence with a stated chance of error.
+    Evidence,
+    /// Above the limit for n consecutive ticks.
+    Threshold,
+    /// Whichever of the two speaks first.
+    Either,
+}
+
+impl fmt::Display for RuleKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            RuleKind::Evidence => "evidence",
+            RuleKind::Threshold => "threshold",
+            RuleKind::Either => "either",
+        })
+    }
+}
+
+/// The fast phase and the long one after it (none: zero).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Phases {
+    pub fast: Span,
+    pub long: Span,
+}
+
+impl Phases {
+    pub fn whole(self) -> Span {
+        self.fast + self.long
+    }
+}
+
 /// A service's policy, every default filled in.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Policy {
     pub mode: Mode,
+    pub rule: RuleKind,
+    /// The fast phase.
     pub soak: Span,
     pub tick: Span,
+    /// The long phase after it, and its coarser ticks; zero: there is none.
+    pub long: Span,
+    pub long_tick: Span,
     /// How far the soak may be extended when it could not tell.
     pub extend_max: Span,
     pub warm_up: WarmUp,
@@ -129,19 +195,36 @@ pub struct Limits {
     /// Error rates at or below this are by definition not a breach.
     pub floor: Share,
     /// The absolute error limit: breached over 30 s whatever the baseline says (unless the recorded
-    /// normal is itself above it, then `ratio` times the normal takes its place).
-    pub error_rate: Share,
+    /// normal is itself above it, then `ratio` times the normal takes its place). `None`: not set; then
+    /// the plain rule takes 5 %, and the evidence rule does so only without a usable baseline.
+    pub error_rate: Option<Share>,
     /// Absolute latency limits in seconds, per quantile.
     pub latency_s: Vec<(Quantile, f64)>,
     /// Which quantiles are judged against the baseline.
     pub quantiles: Vec<Quantile>,
     /// Consecutive ticks above the limit, over at least ten seconds.
     pub ticks: u32,
+    /// The evidence rule's chance of a false rollback per soak.
+    pub alpha: Alpha,
+    /// No block of this length brings more than its part of what a rollback needs.
+    pub block: Span,
     /// Bad events that a breach needs at least.
     pub min_events: u32,
     /// Ratio that the soak must have been able to show before it may pass.
     pub must_detect: Ratio,
     pub custom: Vec<CustomLimit>,
+}
+
+impl Limits {
+    pub fn error_rate_or_default(&self) -> Share {
+        self.error_rate.unwrap_or(Share(0.05))
+    }
+}
+
+impl Policy {
+    pub fn phases(&self) -> Phases {
+        Phases { fast: self.soak, long: self.long }
+    }
 }
 
 /// A custom signal's plain limit: one number per tick.

@@ -28,6 +28,23 @@ pub struct Evidence {
     pub state: SignalState,
     /// Why this signal says nothing, or what limit it broke: one line for people.
     pub remark: Option<String>,
+    /// What the evidence rule says of it; the plain rule has none.
+    pub proof: Option<Proof>,
+}
+
+/// Anytime-valid evidence against "no breach".
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Proof {
+    /// The chance of seeing this without a breach is at most one in so many. Not "the probability that
+    /// the release is fine".
+    pub one_in: f64,
+    /// A rollback needs one in so many, all signals together.
+    pub needed: f64,
+    pub ln_e: f64,
+    /// Ratio to the normal over the whole soak, at 95 %, valid at any time.
+    pub interval: Option<(f64, f64)>,
+    /// Bad requests per independent event in the normal.
+    pub burstiness: f64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -118,6 +135,10 @@ pub enum Withheld {
     Preflight {
         why: String,
     },
+    /// A slot or service that should not have changed shows a regression of like size.
+    ControlToo {
+        why: String,
+    },
     /// The baseline itself was an incident.
     TargetWasBad {
         why: String,
@@ -135,6 +156,7 @@ impl fmt::Display for Withheld {
             Withheld::NotApproved => f.write_str("nobody approved it in time"),
             Withheld::NoSafeTarget { why } => write!(f, "no safe target: {why}"),
             Withheld::Preflight { why } => write!(f, "preflight refused: {why}"),
+            Withheld::ControlToo { why } => write!(f, "the switch is not the cause: {why}"),
             Withheld::TargetWasBad { why } => write!(f, "the old release was already bad: {why}"),
         }
     }

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::baseline::Baseline;
 use super::plan::StepRecord;
-use super::policy::Mode;
+use super::policy::{Mode, RuleKind};
 use super::service::Metrics;
 use super::switch::{Announcement, Slot, SwitchId};
 use super::time::{Span, Timestamp};
@@ -25,7 +25,10 @@ pub struct WatchView {
     pub cut_over_at: Option<Timestamp>,
     /// Planned end of the soak.
     pub soak_ends_at: Timestamp,
+    pub rule: RuleKind,
+    /// The fast phase, and the long one after it.
     pub soak: Span,
+    pub long: Span,
     pub tick: Span,
     pub ticks: u32,
     pub ended_at: Option<Timestamp>,
@@ -33,6 +36,10 @@ pub struct WatchView {
     /// What the watch is judged by; `None` until it was chosen, or where there is none at all.
     pub baseline: Option<Baseline>,
     pub evidence: Vec<Evidence>,
+    /// All signals together say "one in so many" (evidence rule only).
+    pub one_in: Option<f64>,
+    /// The smallest multiple of the normal error rate that this traffic can show within the soak.
+    pub detectable: Option<f64>,
     /// The signals that broke, as they stood when the breach was decided.
     pub breach: Option<Breach>,
     pub steps: Vec<StepRecord>,
@@ -49,6 +56,8 @@ pub struct Breach {
     /// When the signal first rose above its limit in the run that led here.
     pub since: Timestamp,
     pub evidence: Vec<Evidence>,
+    /// All signals together, at that instant.
+    pub one_in: Option<f64>,
     /// Interval of Prometheus's clock that the evidence covers, for links.
     pub from: Timestamp,
     pub to: Timestamp,

@@ -173,9 +173,11 @@ impl Engine {
         let Some(watch) = self.watches.get(id) else {
             return Met::Superseded { baseline: None, target: Ok(a.old.clone()) };
         };
-        // B never passed, so C is judged by A's baseline and goes back to A, where A still is.
-        let baseline = watch.baseline().cloned().map(Box::new);
+        // Once B's fast phase was good, B is the normal and the way back. Before that C is judged by A's
+        // baseline and goes back to A, where A still is.
+        let baseline = if watch.fast_passed { None } else { watch.baseline().cloned().map(Box::new) };
         let target = match &watch.target {
+            _ if watch.fast_passed => Ok(first_new.clone()),
             Err(why) => Err(why.clone()),
             Ok(back) if *back == a.new => {
                 Err(format!("{back} was overwritten by this release, and {first_new} had not passed its soak"))

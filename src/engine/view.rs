@@ -44,14 +44,18 @@ impl Watch {
             verdict: self.verdict(),
             opened_at: self.opened_at,
             cut_over_at: self.cut_over_at,
-            soak_ends_at: self.cut_over_at.unwrap_or(self.opened_at) + policy.soak,
+            soak_ends_at: self.cut_over_at.unwrap_or(self.opened_at) + policy.phases().whole(),
+            rule: policy.rule,
             soak: policy.soak,
+            long: policy.long,
             tick: self.tick,
             ticks: self.ticks,
             ended_at: ended.map(|(at, _)| at),
             outcome: ended.map(|(_, outcome)| outcome.clone()),
             baseline: self.baseline().cloned(),
             evidence,
+            one_in: self.one_in(),
+            detectable: self.detectable,
             breach: self.breach.clone(),
             steps: self.steps.clone(),
             recovery: self.recovery.clone(),
@@ -72,6 +76,12 @@ pub(super) fn one_line(e: &Evidence) -> String {
         let why = e.remark.as_deref().unwrap_or("its health check fails");
         return format!("slot down: {why} ({} answers in a row)", e.ticks_above);
     }
+    let ticks = match &e.proof {
+        Some(proof) => {
+            format!("evidence 1 in {:.0}, {} of {} last ticks above", proof.one_in, e.ticks_above, e.ticks_needed)
+        }
+        None => format!("{} ticks", e.ticks_above),
+    };
     let mut line = format!("{} {}", e.signal, e.value.map_or("unknown".into(), number));
     if let Some(baseline) = e.baseline {
         line.push_str(&format!(" vs {} recorded", number(baseline)));
@@ -82,6 +92,6 @@ pub(super) fn one_line(e: &Evidence) -> String {
     if let Some(ratio) = e.ratio {
         line.push_str(&format!(": {ratio:.1}×"));
     }
-    line.push_str(&format!(" over {:.0} requests, {} ticks", e.requests, e.ticks_above));
+    line.push_str(&format!(" over {:.0} requests, {ticks}", e.requests));
     line
 }

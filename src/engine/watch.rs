@@ -9,12 +9,12 @@ use super::sight::{Cursor, Sight};
 use crate::domain::baseline::{Baseline, BaselineAsk, Quality};
 use crate::domain::notice::{Notice, NoticeKey, NoticeReason};
 use crate::domain::plan::{HealthReading, ProbeReading, StepRecord};
-use crate::domain::policy::Mode;
+use crate::domain::policy::{Mode, Policy, RuleKind};
 use crate::domain::service::Service;
 use crate::domain::signal::{Observation, Reading, SlotCell, SourceClock};
 use crate::domain::switch::{Announcement, RollbackSafety, Slot, SwitchId};
 use crate::domain::time::{Span, Timestamp};
-use crate::domain::verdict::{Outcome, Verdict, Withheld};
+use crate::domain::verdict::{Evidence, Outcome, SignalState, Verdict, Withheld};
 use crate::domain::view::{Breach, Recovery, TimelineEvent};
 use crate::judge::alive::Alive;
 use crate::judge::{Rule, Tick};
@@ -69,7 +69,7 @@ pub(super) struct Recovering {
 #[serde(rename_all = "snake_case")]
 pub(super) enum BaselineState {
     Asked(CommandId),
-    Chosen(Baseline),
+    Chosen(Box<Baseline>),
     Missing(String),
 }
 
@@ -86,6 +86,12 @@ pub struct Watch {
     pub(super) cut_over_at: Option<Timestamp>,
     pub(super) baseline: BaselineState,
     pub(super) rule: Rule,
+    /// The same rule over the old slot, for as long as it serves: what shows there is not the switch's.
+    pub(super) control: Rule,
+    /// The smallest ratio that this soak can show, once it is known.
+    pub(super) detectable: Option<f64>,
+    /// The fast phase is over and was good: the release may be gone back to.
+    pub(super) fast_passed: bool,
     pub(super) new_alive: Alive,
     pub(super) old_alive: Alive,
     pub(super) new_cursor: Cursor,
@@ -144,7 +150,10 @@ impl Watch {
             phase: Phase::CuttingOver { deadline: now + policy.confirm_within },
             cut_over_at: announcement.switched_at,
             baseline: BaselineState::Missing("not asked yet".into()),
-            rule: Rule::new(&policy.limits, policy.warm_up),
+            rule: Rule::new(policy),
+            control: Rule::new(policy),
+            detectable: None,
+            fast_passed: false,
             new_alive: Alive::default(),
             old_alive: Alive::default(),
             new_cursor: Cursor::at(begins),
@@ -254,6 +263,8 @@ impl Watch {
             Ok(baseline) => self.take_baseline(baseline.clone(), turn),
             Err(why) => {
                 self.baseline = BaselineState::Missing(why.clone());
+                self.rule.without_baseline();
+                self.control.without_baseline();
                 self.record(turn.now, "baseline", format!("none: {why}; absolute limits and health checks only"));
                 self.notify(NoticeReason::LittleBaseline, turn);
             }
@@ -585,6 +596,14 @@ impl Watch {
                     self.recovery = Some(seen.clone());
                     self.check_recovery(turn);
                 } else {
+                    self.control.tick(&Tick {
+                        from: cell.from,
+                        to: cell.to,
+                        since_cut_over: cell.to.since(self.cut_over_at.unwrap_or(self.opened_at)),
+                        counts: Some(*counts),
+                        latency: cell.latency.value(),
+                        custom: &[],
+                    });
                     self.confirm_by_traffic(turn);
                 }
             }
@@ -652,11 +671,15 @@ impl Watch {
     fn confirm(&mut self, at: Timestamp, how: &str, turn: &mut Turn<'_>) {
         let cut_over = *self.cut_over_at.get_or_insert(at);
         let policy = &self.service.policy;
-        let ends_at = cut_over + policy.soak;
+        let whole = policy.phases().whole();
+        let ends_at = cut_over + whole;
         // A switch announced late has been seen only since then: its soak may take as long as any.
-        let gives_up_at = ends_at.max(self.opened_at + policy.soak) + policy.extend_max;
+        let gives_up_at = ends_at.max(self.opened_at + whole) + policy.extend_max;
         self.phase = Phase::Soaking { ends_at, gives_up_at, extended: false };
         self.record(turn.now, "cut_over", format!("confirmed: {how}; the soak ends at {ends_at}"));
+        let on_their_clock = cut_over.shifted(self.clock.skew_ms);
+        self.rule.begin(on_their_clock);
+        self.control.begin(on_their_clock);
     }
 
     /// The time to confirm is over.
@@ -701,7 +724,7 @@ impl Watch {
         let needed = self.rule.requests_needed();
         valid_s >= policy.warm_up.errors.as_secs_f64()
             && self.rule.requests() < needed
-            && self.rule.requests() / valid_s.max(1.0) * policy.soak.as_secs_f64() < needed
+            && self.rule.requests() / valid_s.max(1.0) * policy.phases().whole().as_secs_f64() < needed
     }
 
     /// Whether anything breached is acted upon in this phase.
@@ -739,12 +762,13 @@ impl Watch {
         let ticks = self.service.policy.limits.ticks;
         let mut evidence = self.rule.evidence();
         evidence.push(self.new_alive.evidence(ticks));
-        let broken: Vec<String> = evidence
-            .iter()
-            .filter(|e| e.state == crate::domain::verdict::SignalState::Breached)
-            .map(super::view::one_line)
-            .collect();
-        self.breach = Some(Breach { at: turn.now, since, evidence, from: since, to: self.new_cursor.from.max(since) });
+        let broken: Vec<String> =
+            evidence.iter().filter(|e| e.state == SignalState::Breached).map(super::view::one_line).collect();
+        let broken_signals: Vec<Evidence> =
+            evidence.iter().filter(|e| e.state == SignalState::Breached).cloned().collect();
+        let one_in = self.one_in();
+        let to = self.new_cursor.from.max(since);
+        self.breach = Some(Breach { at: turn.now, since, evidence, one_in, from: since, to });
         self.record(turn.now, "breached", broken.join("; "));
         let policy = &self.service.policy;
         let withheld = if self.announcement.rollback == RollbackSafety::Unsafe {
@@ -755,6 +779,8 @@ impl Watch {
             Some(Withheld::NoSafeTarget { why: why.clone() })
         } else if let Some(Baseline { quality: Quality::Incident { why }, .. }) = self.baseline() {
             Some(Withheld::TargetWasBad { why: why.clone() })
+        } else if let Some(why) = self.control_too(&broken_signals) {
+            Some(Withheld::ControlToo { why })
         } else if self.old_alive.good_now() == Some(false) {
             let why = format!(
                 "{} does not answer either: {}",
@@ -781,6 +807,25 @@ impl Watch {
         }
     }
 
+    /// Whether everything that broke shows alike where nothing was switched.
+    fn control_too(&self, broken: &[Evidence]) -> Option<String> {
+        /// The control must have evidence of its own, though not as much as a rollback needs.
+        const ONE_IN: f64 = 20.0;
+        /// ... and a regression of at least half the size.
+        const LIKE_SIZE: f64 = 0.5;
+        let of_control = self.control.evidence();
+        let alike = |e: &Evidence| {
+            let same = of_control.iter().find(|c| c.signal == e.signal)?;
+            let known = same.state == SignalState::Breached || same.proof.is_some_and(|p| p.one_in >= ONE_IN);
+            let (base, value, here) = (e.baseline.unwrap_or(0.0), same.value?, e.value?);
+            let like = value - base >= LIKE_SIZE * (here - base);
+            (known && like && here > base).then(|| super::view::one_line(same))
+        };
+        let shown: Option<Vec<String>> = broken.iter().map(alike).collect();
+        let shown = shown.filter(|all| !all.is_empty())?;
+        Some(format!("{} shows the same: {}", self.announcement.old, shown.join("; ")))
+    }
+
     fn start_rollback(&mut self, turn: &mut Turn<'_>) {
         if !turn.armed {
             return self.withhold(Withheld::Disarmed, turn);
@@ -794,41 +839,47 @@ impl Watch {
 
     // ------------------------------------------------------------------ ends
 
+    /// Whether a soak of this length has shown what it must (and then whether only by health checks), or
+    /// why not.
+    fn has_shown(&self, planned: Span) -> Result<bool, String> {
+        // What was not seen is soaked longer: the extension makes up for gaps in the planned length.
+        let planned = planned.as_secs_f64();
+        // The last ticks of a soak are still settling; two of them are no gap.
+        let slack = (self.tick.times(2) + self.clock.settle).as_secs_f64();
+        let seen = self.sight.valid().as_secs_f64();
+        let checks = self.new_alive.good_checks() >= GOOD_CHECKS_MIN
+            && self.new_alive.good_share().is_some_and(|share| share >= GOOD_CHECKS_SHARE_MIN);
+        let (requests, needed) = (self.rule.requests(), self.rule.requests_needed());
+        if self.sight.is_blind() {
+            Err(format!("readings are missing ({})", self.sight.why()))
+        } else if (seen + slack) / planned.max(1.0) < VALID_SHARE_MIN {
+            Err(format!("only {:.0} % of the soak was seen", 100.0 * seen / planned.max(1.0)))
+        } else if self.rule.any_above() {
+            Err("a signal is above its limit, not yet with enough to act on".to_owned())
+        } else if self.new_alive.good_now() == Some(false) {
+            Err("the last health check failed".to_owned())
+        } else if requests >= needed {
+            Ok(false)
+        } else if checks {
+            // Without traffic the checks stand for it: counts there were, but too few of them.
+            Ok(true)
+        } else {
+            Err(format!(
+                "{requests:.0} requests are too few: {needed:.0} are needed to have shown a ratio of {}",
+                self.service.policy.limits.must_detect.get()
+            ))
+        }
+    }
+
     fn finish_soak(&mut self, turn: &mut Turn<'_>) {
         let Phase::Soaking { ends_at, gives_up_at, extended } = self.phase else { return };
+        self.enter_long_phase(turn);
         if turn.now < ends_at {
             return;
         }
-        // What was not seen is soaked longer: the extension makes up for gaps in the planned length.
-        let planned = self.service.policy.soak.as_secs_f64();
-        // The last ticks of a soak are still settling; two of them are no gap.
-        let slack = (self.tick.times(2) + self.clock.settle).as_secs_f64();
-        let valid = (self.sight.valid().as_secs_f64() + slack) / planned.max(1.0) >= VALID_SHARE_MIN;
-        let shown = self.rule.requests() >= self.rule.requests_needed();
-        let checks = self.new_alive.good_checks() >= GOOD_CHECKS_MIN
-            && self.new_alive.good_share().is_some_and(|share| share >= GOOD_CHECKS_SHARE_MIN);
-        let calm = !self.rule.any_above() && self.new_alive.good_now() != Some(false);
-        let sees = !self.sight.is_blind();
-        if calm && sees && valid && shown {
-            return self.pass(false, turn);
-        }
-        // Without traffic the checks stand for it: counts there were, but too few of them.
-        if calm && sees && valid && checks && self.rule.requests() < self.rule.requests_needed() {
-            return self.pass(true, turn);
-        }
-        let why = if !sees {
-            format!("readings are missing ({})", self.sight.why())
-        } else if !valid {
-            format!("only {:.0} % of the soak was seen", 100.0 * self.sight.valid().as_secs_f64() / planned.max(1.0))
-        } else if !shown {
-            format!(
-                "{:.0} requests are too few: {:.0} are needed to have shown a ratio of {}",
-                self.rule.requests(),
-                self.rule.requests_needed(),
-                self.service.policy.limits.must_detect.get()
-            )
-        } else {
-            "a signal is above its limit, not yet for long enough".to_owned()
+        let why = match self.has_shown(self.service.policy.phases().whole()) {
+            Ok(by_checks_only) => return self.pass(by_checks_only, turn),
+            Err(why) => why,
         };
         if turn.now >= gives_up_at {
             return self.end(Outcome::Unjudged { why }, NoticeReason::Unjudged, turn);
@@ -839,6 +890,24 @@ impl Watch {
         }
     }
 
+    /// After the fast phase: coarser ticks, and the release is one to go back to if it was good.
+    fn enter_long_phase(&mut self, turn: &mut Turn<'_>) {
+        let policy = &self.service.policy;
+        let over = self.cut_over_at.is_some_and(|at| turn.now >= at + policy.soak);
+        if policy.long.is_zero() || !over {
+            return;
+        }
+        let (soak, tick) = (policy.soak, policy.long_tick.max(self.clock.scrape_interval.unwrap_or_default()));
+        if self.tick < tick {
+            self.tick = tick;
+            self.record(turn.now, "long_phase", format!("the fast phase of {soak} is over; ticks of {tick} from here"));
+        }
+        if !self.fast_passed && self.has_shown(soak).is_ok() {
+            self.fast_passed = true;
+            self.record(turn.now, "fast_passed", "the fast phase was good".into());
+        }
+    }
+
     fn pass(&mut self, by_checks_only: bool, turn: &mut Turn<'_>) {
         self.end(Outcome::Passed { by_checks_only }, NoticeReason::Passed, turn);
     }
@@ -846,7 +915,8 @@ impl Watch {
     /// The plan is done and proven: is the old slot well?
     pub(super) fn start_recovery(&mut self, turn: &mut Turn<'_>) {
         let policy = &self.service.policy;
-        let mut rule = Rule::new(&policy.limits, policy.warm_up);
+        // Whether users are served again is no question of evidence: the plain rule, from fresh counts.
+        let mut rule = Rule::new(&Policy { rule: RuleKind::Threshold, ..policy.clone() });
         if let Some(baseline) = self.baseline() {
             rule.with_baseline(baseline);
         }
@@ -896,6 +966,7 @@ impl Watch {
 
     fn take_baseline(&mut self, baseline: Baseline, turn: &mut Turn<'_>) {
         self.rule.with_baseline(&baseline);
+        self.control.with_baseline(&baseline);
         let p = &baseline.provenance;
         let rate = baseline.counts.rate().map_or("no requests".into(), |r| format!("{:.3} % errors", r * 100.0));
         self.record(
@@ -914,10 +985,36 @@ impl Watch {
             Quality::Good => None,
             Quality::TooLittle { why } | Quality::Incident { why } => Some(why.clone()),
         };
-        self.baseline = BaselineState::Chosen(baseline);
+        self.baseline = BaselineState::Chosen(Box::new(baseline));
         if let Some(why) = little {
             self.record(turn.now, "little_baseline", why);
             self.notify(NoticeReason::LittleBaseline, turn);
+        } else {
+            self.say_what_can_be_shown(turn);
+        }
+        // What was kept until now is judged at once.
+        self.judge(turn);
+    }
+
+    /// How small a regression this traffic can show at all, said before anybody relies on it.
+    fn say_what_can_be_shown(&mut self, turn: &mut Turn<'_>) {
+        let policy = &self.service.policy;
+        let whole = policy.phases().whole();
+        let expected = self.baseline().map_or(0.0, Baseline::rate) * whole.as_secs_f64();
+        if self.rule.ln_e().is_none() {
+            return; // the plain rule states no chance of error
+        }
+        self.detectable = self.rule.detectable(expected);
+        let wanted = policy.limits.must_detect.get();
+        let text = match self.detectable {
+            Some(ratio) => format!(
+                "within {whole} about {expected:.0} requests can show an error rate of {ratio:.1}× the recorded one"
+            ),
+            None => format!("within {whole} about {expected:.0} requests can not even show a total outage"),
+        };
+        self.record(turn.now, "detectable", text);
+        if self.detectable.is_none_or(|ratio| ratio > wanted) {
+            self.notify(NoticeReason::Thin, turn);
         }
     }
 
@@ -926,6 +1023,11 @@ impl Watch {
             BaselineState::Chosen(baseline) => Some(baseline),
             BaselineState::Asked(_) | BaselineState::Missing(_) => None,
         }
+    }
+
+    /// The evidence of all signals together, as "one in so many".
+    pub(super) fn one_in(&self) -> Option<f64> {
+        self.rule.ln_e().map(|ln_e| libm::exp(ln_e.clamp(0.0, 300.0)))
     }
 
     /// Where a rollback goes (or would go).

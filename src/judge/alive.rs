@@ -129,6 +129,7 @@ impl Alive {
                 SignalState::Fine
             },
             remark: if witness.run > 0 { self.last_bad.clone() } else { None },
+            proof: None,
         }
     }
 }

@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use crate::domain::baseline::{Baseline, BaselineAsk, Provenance, Quality};
+use super::normal::{Pair, dispersion, envelope};
+use super::tail::{beyond, nearest_bound};
+use crate::domain::baseline::{Baseline, BaselineAsk, Provenance, Quality, Spread};
 use crate::domain::counts::{Buckets, Cell, Counts};
+use crate::domain::signal::Quantile;
 use crate::domain::switch::{Slot, SwitchId, Version};
 use crate::domain::time::{Span, Timestamp};
 use crate::domain::verdict::Outcome;
@@ -328,9 +331,11 @@ fn finish(
         Ok(()) => quality,
         Err(why) => Quality::TooLittle { why },
     };
+    let spread = spread(cells, latency.as_ref());
     Ok(Baseline {
         counts,
         latency,
+        spread,
         covered: cells.iter().fold(Span::ZERO, |sum, c| sum + c.length()),
         cells: quarters(cells),
         peak_rate: cells.iter().map(|c| c.counts.requests() / c.length().as_secs_f64().max(0.001)).fold(0.0, f64::max),
@@ -345,6 +350,42 @@ fn finish(
         },
         quality,
     })
+}
+
+/// An envelope over the hours needs so many of them to mean anything.
+const ENVELOPE_FROM: Span = Span::from_mins(6 * 60);
+
+/// How bursty errors and slow requests are, and the worst hour.
+fn spread(cells: &[&Cell], latency: Option<&Buckets>) -> Spread {
+    // Cells of unequal length (fine ones and merged minutes) are brought to the longest.
+    let width = cells.iter().map(|c| c.length()).max().unwrap_or(CELL).max(Span::from_secs(1));
+    let cell_s = width.as_secs_f64();
+    let along = |count: &dyn Fn(&Cell) -> Option<Pair>, width: Span| -> Vec<Pair> {
+        let mut joined: BTreeMap<Timestamp, Pair> = BTreeMap::new();
+        for cell in cells {
+            let Some((n, x)) = count(cell) else { continue };
+            let sum = joined.entry(cell.to.shifted(-1).floor_to(width)).or_default();
+            *sum = (sum.0 + n, sum.1 + x);
+        }
+        joined.into_values().collect()
+    };
+    let errors_of = |c: &Cell| Some((c.counts.requests(), c.counts.bad()));
+    let errors = dispersion(&along(&errors_of, width), cell_s);
+    let hours = along(&errors_of, HOUR);
+    let covered = cells.iter().fold(Span::ZERO, |sum, c| sum + c.length());
+    let env = if covered >= ENVELOPE_FROM { envelope(&hours, errors) } else { 1.0 };
+    let latency = latency.map_or_else(Vec::new, |all| {
+        let of = |quantile: Quantile| {
+            let index = nearest_bound(all, quantile.q())?;
+            let slow = |c: &Cell| {
+                let buckets = c.latency.as_ref().filter(|b| b.bounds() == all.bounds())?;
+                Some((buckets.total(), beyond(buckets, index)))
+            };
+            Some((quantile, dispersion(&along(&slow, width), cell_s)))
+        };
+        Quantile::ALL.into_iter().filter_map(of).collect()
+    });
+    Spread { errors, latency, env }
 }
 
 #[cfg(test)]

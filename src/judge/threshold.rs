@@ -171,7 +171,7 @@ impl Threshold {
     /// The absolute limit; a recorded normal above it takes its place, or a service whose normal is
     /// 6 % could never pass.
     fn absolute_limit(&self) -> f64 {
-        let absolute = self.limits.error_rate.get();
+        let absolute = self.limits.error_rate_or_default().get();
         match self.base_error_rate {
             Some(base) if base >= absolute => (base * self.limits.ratio.get()).min(1.0),
             _ => absolute,
@@ -297,6 +297,7 @@ impl Threshold {
                 (None, true) => SignalState::Fine,
             },
             remark: remark.or_else(|| no_baseline.then(|| "absolute limit only, no baseline".to_owned())),
+            proof: None,
         }
     }
 }
@@ -370,6 +371,7 @@ impl Latency {
                 SignalState::Fine
             },
             remark,
+            proof: None,
         }
     }
 }
@@ -411,6 +413,7 @@ impl Custom {
                 SignalState::Fine
             },
             remark: bound.map(|b| format!("breached {b}")),
+            proof: None,
         }
     }
 }

@@ -145,7 +145,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Options { soak: "25s", mode: "auto", confirm: "20s", rps: 60, more: "" }
+        Options { soak: "25s", mode: "auto", confirm: "20s", rps: 200, more: "" }
     }
 }
 

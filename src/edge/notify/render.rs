@@ -158,6 +158,7 @@ fn status(reason: NoticeReason) -> &'static str {
         NoticeReason::Blind => "BLIND",
         NoticeReason::SeesAgain => "SEES AGAIN",
         NoticeReason::LittleBaseline => "LITTLE BASELINE",
+        NoticeReason::Thin => "THIN TRAFFIC",
         NoticeReason::TrafficLost => "TRAFFIC LOST",
         NoticeReason::Unconfirmed => "UNCONFIRMED",
         NoticeReason::Unjudged => "UNJUDGED",
@@ -212,6 +213,7 @@ fn headline(notice: &Notice) -> String {
         NoticeReason::LittleBaseline => {
             "There is too little recorded normal: only absolute limits and health checks judge this switch.".into()
         }
+        NoticeReason::Thin => "There is too little traffic to show a small regression within the soak.".into(),
         NoticeReason::TrafficLost => format!("{new} is alive but gets no requests."),
         NoticeReason::Unconfirmed => format!("The switch to {new} was announced, but the traffic did not move."),
         NoticeReason::Unjudged => format!("The soak of {new} ended without a verdict."),
@@ -227,12 +229,16 @@ fn answers(notice: &Notice, breached: &[&Evidence]) -> Vec<(String, String)> {
     let mut say = |q: &str, a: String| out.push((q.to_owned(), tame(&a, 600)));
     if !breached.is_empty() {
         say("What broke", breached.iter().map(|e| sentence(e)).collect::<Vec<_>>().join("; "));
-        let sure: Vec<String> = breached
-            .iter()
-            .map(|e| {
-                format!("{}: {} ticks in a row above its limit, {} are needed", e.signal, e.ticks_above, e.ticks_needed)
-            })
-            .collect();
+        let mut sure: Vec<String> = breached.iter().map(|e| how_sure(e)).collect();
+        if let Some(one_in) =
+            w.breach.as_ref().and_then(|b| b.one_in).filter(|_| breached.iter().any(|e| e.proof.is_some()))
+        {
+            let needed = breached.iter().find_map(|e| e.proof).map_or(0.0, |p| p.needed);
+            sure.insert(
+                0,
+                format!("all signals together 1 in {} (rollback at 1 in {})", large(one_in), thousands(needed)),
+            );
+        }
         say("How sure", format!("{}; since {}", sure.join("; "), w.breach.as_ref().map_or(notice.at, |b| b.since)));
     } else if let Some(last) = w.timeline.iter().rev().find(|e| explains(notice.reason, &e.kind)) {
         say("What happened", told(last));
@@ -272,12 +278,42 @@ fn answers(notice: &Notice, breached: &[&Evidence]) -> Vec<(String, String)> {
     out
 }
 
+/// How much one signal's verdict rests on.
+fn how_sure(e: &Evidence) -> String {
+    let Some(p) = &e.proof else {
+        return format!(
+            "{}: {} ticks in a row above its limit, {} are needed",
+            e.signal, e.ticks_above, e.ticks_needed
+        );
+    };
+    let interval = match p.interval {
+        None => String::new(),
+        // A normal without errors bounds the ratio from below only.
+        Some((low, high)) if high > 1000.0 => format!(", at least {low:.1}× at 95 %"),
+        Some((low, high)) => format!(", {low:.1} to {high:.1}× at 95 %"),
+    };
+    format!(
+        "{}: evidence 1 in {}{interval}; {} of {} last ticks above the limit; burstiness {:.2}",
+        e.signal,
+        large(p.one_in),
+        e.ticks_above,
+        e.ticks_needed,
+        p.burstiness
+    )
+}
+
+/// A number of any size, in as many digits as it deserves.
+fn large(n: f64) -> String {
+    if n >= 1e7 { format!("10^{:.0}", n.log10().floor()) } else { thousands(n) }
+}
+
 /// Which line of the story says why the notice came.
 fn explains(reason: NoticeReason, kind: &str) -> bool {
     match reason {
         NoticeReason::Blind => kind == "blind",
         NoticeReason::SeesAgain => kind == "sees_again",
         NoticeReason::LittleBaseline => matches!(kind, "little_baseline" | "baseline"),
+        NoticeReason::Thin => kind == "detectable",
         NoticeReason::TrafficLost => kind == "traffic_lost",
         NoticeReason::Superseded => kind == "superseded",
         _ => false,
@@ -308,6 +344,9 @@ fn advice(notice: &Notice) -> String {
         }
         NoticeReason::SeesAgain => "nothing; the soak goes on, and what was missed is extended".into(),
         NoticeReason::LittleBaseline => "nothing, if the service is new; otherwise see what was recorded".into(),
+        NoticeReason::Thin => {
+            "nothing; health checks and larger regressions are watched, a longer soak shows smaller ones".into()
+        }
         NoticeReason::TrafficLost => "see whether the proxy still sends requests there".into(),
         NoticeReason::Unconfirmed => "see whether the deploy really switched; announce again when it has".into(),
         NoticeReason::Unjudged => format!("judge {new} yourself: flipback could not, and says neither yes nor no"),
@@ -412,6 +451,7 @@ fn signal_row(e: &Evidence, w: &WatchView) -> SignalRow {
                 Signal::ErrorRate | Signal::Latency(_) => Some(format!("{} requests counted", thousands(e.requests))),
                 Signal::Traffic | Signal::Custom(_) => None,
             },
+            e.proof.map(|p| format!("evidence 1 in {}", large(p.one_in))),
             e.since.map(|at| format!("since {}", after_cut_over(at, w))),
         ]
         .into_iter()

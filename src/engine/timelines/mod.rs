@@ -1,10 +1,12 @@
 //! Timelines of the pure engine: a scripted world on a virtual clock answers its commands, and the
 //! transcript is what is compared. No test here waits for anything.
 
+mod evidence;
 mod limits;
 mod meetings;
 mod notices;
 mod properties;
+mod records;
 mod restarts;
 mod rollbacks;
 mod soaks;
@@ -13,13 +15,14 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::Engine;
 use super::message::{Answer, Command, Input, ObserveAsk, RequestId};
-use crate::domain::baseline::{Baseline, Provenance, Quality};
+use super::watch::Watch;
+use crate::domain::baseline::{Baseline, Provenance, Quality, Spread};
 use crate::domain::counts::{Buckets, Counts};
 use crate::domain::plan::{
     AttemptId, AttemptState, Exec, Expect, HealthCheck, HealthReading, Plan, Probe, ProbeReading, Step, StepEnd,
     StepResult,
 };
-use crate::domain::policy::{Limits, Mode, Policy, Ratio, Share, WarmUp};
+use crate::domain::policy::{Alpha, Limits, Mode, Policy, Ratio, RuleKind, Share, WarmUp};
 use crate::domain::service::{Metrics, Service, SlotSpec, Slots};
 use crate::domain::signal::{FailureKind, Observation, Quantile, ReadFailure, Reading, SlotCell, SourceClock, Targets};
 use crate::domain::switch::{Announcement, EventId, RollbackSafety, ServiceName, Slot, SwitchId, Version};
@@ -70,6 +73,8 @@ pub(super) struct World {
     pub probe_lies: Option<ProbeReading>,
     pub steps: VecDeque<Does>,
     pub baseline: Result<Baseline, String>,
+    /// The old slot still serves as much as the new one, with this share of errors.
+    pub control: Option<f64>,
     pub settle: Span,
     pub scrape_every: Span,
     pub lines: Vec<String>,
@@ -83,6 +88,7 @@ pub(super) struct World {
     queue: Vec<(Timestamp, Input)>,
     requests: u64,
     last_probed: Option<ProbeReading>,
+    kinds: Option<records::Kinds>,
 }
 
 pub(super) fn slot(name: &str) -> Slot {
@@ -105,6 +111,7 @@ pub(super) fn good_baseline() -> Baseline {
         latency: Some(buckets(360_000.0, 0.03)),
         covered: Span::from_mins(60),
         cells: 240,
+        spread: Spread { errors: 1.1, latency: Vec::new(), env: 1.0 },
         peak_rate: 120.0,
         provenance: Provenance {
             from: BEGAN - Span::from_mins(60),
@@ -139,7 +146,9 @@ pub(super) fn limits_default() -> Limits {
     Limits {
         ratio: Ratio::try_new(1.5).unwrap(),
         floor: Share::try_new(0.001).unwrap(),
-        error_rate: Share::try_new(0.05).unwrap(),
+        error_rate: None,
+        alpha: Alpha::try_new(0.001).unwrap(),
+        block: Span::from_secs(5),
         latency_s: Vec::new(),
         quantiles: vec![Quantile::P95, Quantile::P99],
         ticks: 3,
@@ -167,6 +176,10 @@ fn service() -> Service {
         },
         policy: Policy {
             mode: Mode::Auto,
+            // The plain rule is the one that a timeline can be written down for.
+            rule: RuleKind::Threshold,
+            long: Span::ZERO,
+            long_tick: Span::from_secs(60),
             soak: Span::from_secs(120),
             tick: Span::from_secs(5),
             extend_max: Span::from_secs(60),
@@ -226,6 +239,7 @@ impl World {
             probe_lies: None,
             steps: VecDeque::new(),
             baseline: Ok(good_baseline()),
+            control: None,
             settle: Span::from_millis(1500),
             scrape_every: Span::from_secs(1),
             lines: Vec::new(),
@@ -238,6 +252,7 @@ impl World {
             queue: Vec::new(),
             requests: 0,
             last_probed: None,
+            kinds: None,
         };
         world.put(Input::Configured { services: vec![service] });
         world.put(Input::Started);
@@ -304,6 +319,9 @@ impl World {
             self.last_probed = Some(reading.clone());
         }
         let commands = self.engine.handle(self.now, &input);
+        if let Some(kinds) = &mut self.kinds {
+            kinds.take(&input, &commands);
+        }
         for command in commands {
             self.carry_out(command);
         }
@@ -467,7 +485,11 @@ impl World {
         let served = (name == self.routed || !by_slot) && !self.sick.contains(self.routed);
         let seconds = to.since(ask.from).as_secs_f64();
         let requests = if served { (self.rps * seconds).round() } else { 0.0 };
-        let share = self.errors.get(self.routed).copied().unwrap_or(0.0005);
+        let mut share = self.errors.get(self.routed).copied().unwrap_or(0.0005);
+        let mut requests = requests;
+        if let Some(control) = self.control.filter(|_| name == "blue" && self.routed != "blue") {
+            (requests, share) = ((self.rps * seconds).round(), control);
+        }
         let mean_s = 0.03 * self.slowness.get(self.routed).copied().unwrap_or(1.0);
         let cell = SlotCell {
             from: ask.from,

@@ -61,6 +61,17 @@ fn all() -> Vec<Notice> {
     let _ = stuck.switch("green", "v2");
     let mut unconfirmed = World::new();
     let _ = unconfirmed.announce(announcement("blue", "green", "v2"));
+    // The same by the evidence rule, whose notices say how sure it is.
+    let evidence = |rps: f64| {
+        let mut w = World::with(|s| s.policy.rule = RuleKind::Evidence);
+        w.rps = rps;
+        if let (true, Ok(baseline)) = (rps < 1.0, &mut w.baseline) {
+            baseline.counts = Counts::try_new(1200.0, 1.0).unwrap();
+        }
+        w.errors.insert("green", 0.02);
+        let _ = w.switch("green", "v2");
+        w
+    };
     vec![
         bad(|_| {}).notice("breached_acting"),
         ask().notice("approval_wanted"),
@@ -85,6 +96,8 @@ fn all() -> Vec<Notice> {
         good(|w| w.prom = Prom::Absent).notice("unjudged"),
         superseded.notice("superseded"),
         cancelled.notice("cancelled"),
+        evidence(0.3).notice("thin"),
+        evidence(100.0).notice("rolled_back_recovered"),
     ]
 }
 

@@ -113,6 +113,11 @@ fn a_question_stands_over_a_restart() {
 fn late_and_foreign_answers_change_nothing() {
     let mut w = good();
     w.run_for(Span::from_secs(20));
+    // With a question of each kind on its way.
+    let on_its_way = |w: &World| w.queue.iter().filter(|(_, i)| matches!(i, Input::Observed { .. })).count();
+    while on_its_way(&w) < 2 {
+        assert!(w.step_once(BEGAN + Span::from_secs(60)));
+    }
     let before = w.engine_without_views();
     for n in [0, 1, 2, 999] {
         let id = super::super::message::CommandId { switch: switch(1), n };

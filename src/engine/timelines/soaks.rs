@@ -69,6 +69,21 @@ fn sight_comes_back_and_the_counts_of_the_gap_are_judged() {
 }
 
 #[test]
+fn what_was_not_seen_is_soaked_longer() {
+    let mut w = World::new();
+    let _ = w.switch("green", "v2");
+    w.run_for(Span::from_secs(60));
+    w.prom = Prom::Down;
+    w.run_for(Span::from_secs(50));
+    w.prom = Prom::Up;
+    w.run_to_end(1);
+    let ended = w.now.since(BEGAN);
+    // 120 s were planned; about 45 s of them were not seen, and a tenth may be missing.
+    assert!(ended >= Span::from_secs(145) && ended <= Span::from_secs(170), "{ended}\n{}", w.transcript());
+    assert_eq!(w.outcomes[&switch(1)], "passed");
+}
+
+#[test]
 fn at_long_ticks_blindness_is_still_told_within_two_minutes() {
     let mut w = World::with(|s| {
         s.policy.tick = Span::from_secs(60);

@@ -1,0 +1,483 @@
+//! The evidence rule: one e-process for each signal, a weighted mean of them, and the absolute limits
+//! beside it.
+//!
+//! Ticks that come before the baseline was chosen or the cut-over confirmed are kept and judged then, so
+//! that nothing of the soak is lost to the order of answers.
+
+use libm::{exp, log};
+use serde::{Deserialize, Serialize};
+
+use super::Tick;
+use super::detect::{detectable, ratio_interval, requests_to_show};
+use super::eprocess::{EProcess, Terms, combine};
+use super::normal::Normal;
+use super::quantile::quantile;
+use super::tail::{ScaledTail, beyond, scaled_tail};
+use super::threshold::Threshold;
+use crate::domain::baseline::Baseline;
+use crate::domain::counts::Buckets;
+use crate::domain::policy::{Limits, Phases, Share, WarmUp};
+use crate::domain::signal::{Quantile, Signal};
+use crate::domain::time::{Span, Timestamp};
+use crate::domain::verdict::{Evidence, Proof, SignalState};
+
+/// Errors in the warm-up are judged against this share: a cold start is no outage.
+const WARMUP_FLOOR: f64 = 0.25;
+
+/// A tail at or below this part of `1 - q` is by definition no breach.
+const TAIL_FLOOR: f64 = 0.1;
+
+/// Parts of alpha; those of the signals that are there are scaled to one.
+const ERRORS_WEIGHT: f64 = 0.5;
+const LATENCY_WEIGHT: f64 = 0.25;
+
+/// Ticks kept while the baseline or the cut-over is not known: a minute of the shortest ticks. Beyond it
+/// the oldest two become one, which loses nothing but the time between them.
+const PENDING_MAX: usize = 64;
+
+/// At the end of a soak evidence of 1 in 10 is too much to pass and too little to act on.
+const UNEASY: f64 = 10.0;
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Weighing {
+    limits: Limits,
+    warm_up: WarmUp,
+    phases: Phases,
+    cut_over: Option<Timestamp>,
+    judged: Judged,
+    /// Absolute limits: those that were set, and without a usable baseline the one on errors.
+    absolute: Threshold,
+    pending: Vec<Pending>,
+    long: bool,
+    requests: f64,
+    breached_since: Option<Timestamp>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Judged {
+    /// No baseline yet.
+    Waiting,
+    /// There is none to judge by: only absolute limits hold.
+    Absolute,
+    By(Vec<Weighed>),
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Weighed {
+    signal: Signal,
+    /// The bound that is counted over, for latency.
+    tail: Option<ScaledTail>,
+    bounds: Vec<f64>,
+    base_s: Option<f64>,
+    weight: f64,
+    process: EProcess,
+    /// Latency as it was, for people.
+    seen: Option<Buckets>,
+    /// The last ticks, newest last: whether each stood above the limit.
+    above: Vec<bool>,
+    /// Since when the evidence has stood above even.
+    since: Option<Timestamp>,
+    said: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Pending {
+    from: Timestamp,
+    to: Timestamp,
+    counts: Option<crate::domain::counts::Counts>,
+    latency: Option<Buckets>,
+}
+
+impl Weighing {
+    pub fn new(limits: &Limits, warm_up: WarmUp, phases: Phases) -> Self {
+        Self {
+            absolute: absolute(limits, warm_up, limits.error_rate),
+            limits: limits.clone(),
+            warm_up,
+            phases,
+            cut_over: None,
+            judged: Judged::Waiting,
+            pending: Vec::new(),
+            long: false,
+            requests: 0.0,
+            breached_since: None,
+        }
+    }
+
+    pub fn with_baseline(&mut self, baseline: &Baseline) {
+        if !baseline.usable() || baseline.counts.requests() <= 0.0 {
+            return self.without_baseline();
+        }
+        self.judged = Judged::By(self.signals(baseline));
+        self.catch_up();
+    }
+
+    /// There is no baseline, and there will be none.
+    pub fn without_baseline(&mut self) {
+        self.judged = Judged::Absolute;
+        // What was kept is not judged twice: the absolute limits have seen every tick.
+        if self.limits.error_rate.is_none() {
+            self.absolute = absolute(&self.limits, self.warm_up, Some(self.limits.error_rate_or_default()));
+            let kept = std::mem::take(&mut self.pending);
+            for p in &kept {
+                self.absolute.tick(&p.as_tick(self.cut_over));
+            }
+        }
+        self.pending.clear();
+        self.note_breach();
+    }
+
+    /// The cut-over is confirmed; on the clock of the ticks.
+    pub fn begin(&mut self, cut_over: Timestamp) {
+        self.cut_over = Some(cut_over);
+        self.catch_up();
+    }
+
+    fn signals(&self, baseline: &Baseline) -> Vec<Weighed> {
+        let mut all = Vec::new();
+        let rate = baseline.rate();
+        let errors = Normal {
+            n: baseline.counts.requests(),
+            x: baseline.counts.bad(),
+            phi: baseline.spread.errors,
+            rate,
+            env: baseline.spread.env,
+        };
+        let terms = |weight: f64, k: f64, floor: f64, latency: bool| Terms {
+            alpha: self.limits.alpha.get(),
+            weight,
+            k,
+            floor,
+            min_ticks: f64::from(self.limits.ticks),
+            horizon_s: self.phases.whole().as_secs_f64(),
+            warmup_s: if latency { self.warm_up.latency } else { self.warm_up.errors }.as_secs_f64(),
+            warmup_floor: WARMUP_FLOOR,
+            block_s: self.limits.block.as_secs_f64(),
+            latency,
+        };
+        let mut tails = Vec::new();
+        if let Some(buckets) = baseline.latency.as_ref().filter(|b| b.total() > 0.0) {
+            for quantile in &self.limits.quantiles {
+                let phi = baseline.spread.latency(*quantile);
+                if let Some(tail) = scaled_tail(buckets, quantile.q(), self.limits.ratio.get(), phi) {
+                    tails.push((*quantile, tail, phi, buckets));
+                }
+            }
+        }
+        let whole = ERRORS_WEIGHT + LATENCY_WEIGHT * tails.len() as f64;
+        all.push(Weighed {
+            signal: Signal::ErrorRate,
+            tail: None,
+            bounds: Vec::new(),
+            base_s: None,
+            weight: ERRORS_WEIGHT / whole,
+            process: EProcess::new(
+                errors,
+                terms(ERRORS_WEIGHT / whole, self.limits.ratio.get(), self.limits.floor.get(), false),
+            ),
+            seen: None,
+            above: Vec::new(),
+            since: None,
+            said: false,
+        });
+        for (q, tail, phi, buckets) in tails {
+            let weight = LATENCY_WEIGHT / whole;
+            let n = buckets.total();
+            let normal = Normal { n, x: n * tail.tail, phi, rate, env: 1.0 };
+            all.push(Weighed {
+                signal: Signal::Latency(q),
+                tail: Some(tail),
+                bounds: buckets.bounds().to_vec(),
+                base_s: quantile(buckets, q.q()),
+                weight,
+                // The ratio is in the bound already.
+                process: EProcess::new(normal, terms(weight, 1.0, TAIL_FLOOR * (1.0 - q.q()), true)),
+                seen: None,
+                above: Vec::new(),
+                since: None,
+                said: false,
+            });
+        }
+        all
+    }
+
+    pub fn tick(&mut self, tick: &Tick<'_>) {
+        if let Some(counts) = tick.counts {
+            self.requests += counts.requests();
+        }
+        self.absolute.tick(tick);
+        if self.judged != Judged::Absolute {
+            self.pending.push(Pending {
+                from: tick.from,
+                to: tick.to,
+                counts: tick.counts,
+                latency: tick.latency.cloned(),
+            });
+            self.catch_up();
+            if self.pending.len() > PENDING_MAX {
+                let second = self.pending.remove(1);
+                self.pending[0].take_in(&second);
+            }
+        }
+        self.note_breach();
+    }
+
+    /// Judges what was kept, once it is known by what and since when.
+    fn catch_up(&mut self) {
+        let (Some(cut_over), Judged::By(_)) = (self.cut_over, &self.judged) else { return };
+        let kept = std::mem::take(&mut self.pending);
+        // What came before the cut-over belongs to the first tick after it.
+        let mut before: Option<Pending> = None;
+        for mut p in kept {
+            if let Some(mut earlier) = before.take() {
+                earlier.take_in(&p);
+                p = earlier;
+            }
+            if p.to <= cut_over {
+                before = Some(p);
+                continue;
+            }
+            self.judge(&p, cut_over);
+        }
+        self.pending.extend(before);
+        self.note_breach();
+    }
+
+    fn judge(&mut self, p: &Pending, cut_over: Timestamp) {
+        let t = p.to.since(cut_over).as_secs_f64();
+        let enters_long = !self.long && t > self.phases.fast.as_secs_f64();
+        self.long |= enters_long;
+        let Judged::By(signals) = &mut self.judged else { return };
+        for s in signals {
+            if enters_long {
+                s.process.enter_long_phase();
+            }
+            let counted = match (&s.signal, &s.tail) {
+                (Signal::ErrorRate, _) => p.counts.map(|c| (c.requests(), c.bad())),
+                (_, Some(tail)) => p.latency.as_ref().and_then(|b| {
+                    // An app that changed its buckets cannot be compared with what was.
+                    (b.bounds() == s.bounds.as_slice()).then(|| (b.total(), beyond(b, tail.index)))
+                }),
+                (_, None) => None,
+            };
+            let Some((n, x)) = counted else { continue };
+            s.said = true;
+            if let Some(buckets) = &p.latency {
+                s.seen = Some(match s.seen.take() {
+                    Some(sum) => sum.plus(buckets).unwrap_or_else(|| buckets.clone()),
+                    None => buckets.clone(),
+                });
+            }
+            let was = s.process.ln_e();
+            let now = s.process.tick(t, n, x);
+            if n > 0.0 {
+                s.above.push(x / n > s.process.limit());
+                if s.above.len() > ABOVE_SHOWN {
+                    s.above.remove(0);
+                }
+            }
+            if now <= 0.0 {
+                s.since = None;
+            } else if was <= 0.0 || s.since.is_none() {
+                s.since = Some(p.from);
+            }
+        }
+    }
+
+    fn note_breach(&mut self) {
+        if self.breached_since.is_some() {
+            return;
+        }
+        let by_evidence = self.by_evidence();
+        self.breached_since = match (by_evidence, self.absolute.breached_since()) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+    }
+
+    /// Since when, if the evidence of all signals together is enough.
+    fn by_evidence(&self) -> Option<Timestamp> {
+        let Judged::By(signals) = &self.judged else { return None };
+        let bad = signals.iter().map(|s| s.process.counts().1).fold(0.0, f64::max);
+        let enough = self.ln_e()? >= log(1.0 / self.limits.alpha.get()) && bad >= f64::from(self.limits.min_events);
+        enough
+            .then(|| self.strongest().and_then(|s| s.since))
+            .flatten()
+            .or_else(|| enough.then_some(self.cut_over).flatten())
+    }
+
+    fn strongest(&self) -> Option<&Weighed> {
+        let Judged::By(signals) = &self.judged else { return None };
+        let share = |s: &Weighed| log(s.weight) + s.process.ln_e();
+        signals.iter().max_by(|a, b| share(a).total_cmp(&share(b)))
+    }
+
+    /// ln of the combined evidence; `None` while nothing is judged by a baseline.
+    pub fn ln_e(&self) -> Option<f64> {
+        let Judged::By(signals) = &self.judged else { return None };
+        Some(combine(&signals.iter().map(|s| (s.weight, s.process.ln_e())).collect::<Vec<_>>()))
+    }
+
+    pub fn breached_since(&self) -> Option<Timestamp> {
+        self.breached_since
+    }
+
+    /// Too much to pass, too little to act on.
+    pub fn uneasy(&self) -> bool {
+        self.absolute.any_above() || self.ln_e().is_some_and(|l| l >= log(UNEASY))
+    }
+
+    pub fn requests(&self) -> f64 {
+        self.requests
+    }
+
+    /// Requests that could have shown an error rate of `must_detect` times the normal.
+    pub fn requests_needed(&self) -> f64 {
+        let Judged::By(signals) = &self.judged else { return self.absolute.requests_needed() };
+        let Some(errors) = signals.iter().find(|s| s.signal == Signal::ErrorRate) else { return 0.0 };
+        let p0 = errors.process.limit();
+        let normal = errors.process.normal();
+        let r = (self.limits.must_detect.get() * self.base(normal) / p0).max(1.07).min(1.0 / p0);
+        requests_to_show(r, p0, normal.phi, 1.0 / errors.weight, self.limits.alpha.get())
+    }
+
+    /// The error rate that multiples are of: a normal below the floor is judged by the floor.
+    fn base(&self, normal: &Normal) -> f64 {
+        normal.p_at(0.0).max(self.limits.floor.get() / self.limits.ratio.get())
+    }
+
+    /// The smallest multiple of the normal that `requests` could show, in errors.
+    pub fn detectable(&self, requests: f64) -> Option<f64> {
+        let Judged::By(signals) = &self.judged else { return None };
+        let errors = signals.iter().find(|s| s.signal == Signal::ErrorRate)?;
+        let (p0, normal) = (errors.process.limit(), errors.process.normal());
+        let r = detectable(requests, p0, normal.phi, 1.0 / errors.weight, self.limits.alpha.get())?;
+        Some(r * p0 / self.base(normal))
+    }
+
+    pub fn evidence(&self) -> Vec<Evidence> {
+        let plain = self.absolute.evidence();
+        let Judged::By(signals) = &self.judged else { return plain };
+        let fired = self.by_evidence().is_some();
+        let strongest = self.strongest().map(|s| s.signal.clone());
+        let enough = log(1.0 / self.limits.alpha.get());
+        let mut all: Vec<Evidence> = signals
+            .iter()
+            .map(|s| s.evidence(fired && (strongest.as_ref() == Some(&s.signal) || s.process.ln_e() >= enough), self))
+            .collect();
+        // An absolute limit that broke (or a signal that only has one) is shown in its own words.
+        for e in plain {
+            match all.iter_mut().find(|own| own.signal == e.signal) {
+                Some(own) if e.state == SignalState::Breached && own.state != SignalState::Breached => *own = e,
+                Some(_) => {}
+                None => all.push(e),
+            }
+        }
+        all
+    }
+}
+
+/// So many last ticks are shown as above or below the limit.
+const ABOVE_SHOWN: usize = 3;
+
+impl Weighed {
+    fn evidence(&self, breached: bool, of: &Weighing) -> Evidence {
+        let (n, x) = self.process.counts();
+        let normal = self.process.normal();
+        let (value, baseline, limit) = match (&self.signal, &self.tail) {
+            (Signal::Latency(q), Some(tail)) => (
+                self.seen.as_ref().and_then(|b| quantile(b, q.q())),
+                self.base_s,
+                Some(tail.quantile_upper_s * of.limits.ratio.get()),
+            ),
+            _ => (
+                (n > 0.0).then(|| x / n),
+                Some(normal.p_at(0.0)).filter(|_| normal.n > 0.0),
+                Some(self.process.limit()),
+            ),
+        };
+        let baseline = match self.signal {
+            Signal::ErrorRate => (normal.n > 0.0).then(|| normal.x / normal.n),
+            _ => baseline,
+        };
+        let latency = self.tail.is_some();
+        let interval = (!latency && n > 0.0)
+            .then(|| ratio_interval(normal, of.limits.ratio.get(), self.process.limit(), n, x, 0.05))
+            .filter(|(low, high)| low.is_finite() && high.is_finite());
+        let ln_e = self.process.ln_e();
+        Evidence {
+            signal: self.signal.clone(),
+            value,
+            baseline,
+            limit,
+            ratio: match (value, baseline) {
+                (Some(v), Some(b)) if b > 0.0 => Some(v / b),
+                _ => None,
+            },
+            requests: n,
+            bad: x,
+            since: self.since,
+            ticks_above: u32::try_from(self.above.iter().filter(|a| **a).count()).unwrap_or(0),
+            ticks_needed: u32::try_from(ABOVE_SHOWN).unwrap_or(0),
+            state: if breached {
+                SignalState::Breached
+            } else if !self.said {
+                SignalState::Blind
+            } else if ln_e >= log(UNEASY) {
+                SignalState::Above
+            } else if n * self.process.limit() < 1.0 {
+                SignalState::Thin
+            } else {
+                SignalState::Fine
+            },
+            remark: self
+                .tail
+                .filter(|tail| tail.beyond)
+                .map(|_| "the limit is beyond the last bucket: only larger regressions can be seen".to_owned()),
+            proof: Some(Proof {
+                one_in: exp(ln_e.clamp(0.0, 300.0)),
+                needed: 1.0 / of.limits.alpha.get(),
+                ln_e,
+                interval,
+                burstiness: normal.phi,
+            }),
+        }
+    }
+}
+
+impl Pending {
+    fn take_in(&mut self, later: &Pending) {
+        self.to = later.to;
+        self.counts = match (self.counts, later.counts) {
+            (Some(a), Some(b)) => Some(a.plus(b)),
+            (a, b) => a.or(b),
+        };
+        self.latency = match (self.latency.take(), &later.latency) {
+            (Some(a), Some(b)) => Some(a.plus(b).unwrap_or_else(|| b.clone())),
+            (a, b) => a.or_else(|| b.clone()),
+        };
+    }
+
+    fn as_tick(&self, cut_over: Option<Timestamp>) -> Tick<'_> {
+        Tick {
+            from: self.from,
+            to: self.to,
+            since_cut_over: cut_over.map_or(Span::ZERO, |at| self.to.since(at)),
+            counts: self.counts,
+            latency: self.latency.as_ref(),
+            custom: &[],
+        }
+    }
+}
+
+/// The plain rule with nothing but absolute limits; without one on errors, none of theirs breaks.
+fn absolute(limits: &Limits, warm_up: WarmUp, error_rate: Option<Share>) -> Threshold {
+    let never = Share::try_new(1.0).ok();
+    Threshold::new(Limits { error_rate: error_rate.or(never), quantiles: Vec::new(), ..limits.clone() }, warm_up)
+}
+
+/// Quantiles are judged by their tails.
+pub fn is_judged(quantile: Quantile) -> bool {
+    quantile != Quantile::P50
+}
