@@ -12,9 +12,11 @@ demo:
 	@$(MAKE) --no-print-directory build
 	@demo/run
 
-# All tests, those on real parts included.
+# All tests, those on real parts included; first the table that holds the judgement to its promises.
 test:
 	@demo/need systemd-analyze
+	cargo run --quiet --bin flipback -- simulate vectors tests/vectors/judge.json
+	cargo run --quiet --bin flipback -- simulate --quick -o md
 	cargo test --quiet --example demo-app
 	cargo test
 

@@ -6,6 +6,7 @@ mod check;
 mod client;
 mod operate;
 mod show;
+mod simulate;
 mod wait;
 
 use std::io::Write;
@@ -67,6 +68,8 @@ pub(crate) struct Global {
 pub(crate) enum Output {
     Table,
     Json,
+    /// Markdown (simulate only)
+    Md,
 }
 
 #[derive(Subcommand)]
@@ -118,6 +121,8 @@ enum Verb {
     Baseline(baseline::Verb),
     /// Read the configuration again; refused whole if anything is wrong
     Reload,
+    /// Play the judgement against made traffic, beside the rules of other tools; exit code 1 if a promise fails
+    Simulate(simulate::SimulateArgs),
     /// Carry out one step (used by the daemon)
     #[command(hide = true)]
     Shim { dir: PathBuf },
@@ -142,6 +147,10 @@ pub fn main() -> i32 {
         log_level: std::env::var("FLIPBACK_LOG").ok(),
     };
     let global = cli.global;
+    if global.output == Output::Md && !matches!(cli.verb, Verb::Simulate(_)) {
+        eprintln!("flipback: only simulate prints markdown; use -o table or -o json");
+        return exit::USAGE;
+    }
     match cli.verb {
         Verb::Run { config } => crate::runtime::run(&config, &overrides()),
         Verb::Shim { dir } => crate::shim::run(&dir),
@@ -165,6 +174,7 @@ pub fn main() -> i32 {
         Verb::Arm(which) => operate::arm(&global, &which, true),
         Verb::Disarm(which) => operate::arm(&global, &which, false),
         Verb::Baseline(verb) => baseline::run(&global, &verb),
+        Verb::Simulate(args) => simulate::run(&global, &args),
         Verb::Reload => operate::post(&global, "/-/reload", None),
     }
 }

@@ -104,6 +104,8 @@ pub struct BaselineAsk {
     /// The cut-over (or the announcement, while the cut-over is not known).
     pub before: Timestamp,
     pub soak: Span,
+    /// A long phase is judged by the whole day before, not by the hours that agree with the last.
+    pub whole_day: bool,
     pub cells_min: u32,
     pub requests_min: f64,
     pub slots: BTreeMap<Slot, SlotSpec>,

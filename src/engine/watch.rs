@@ -405,6 +405,7 @@ impl Watch {
                 metrics: self.service.metrics.clone(),
                 before: self.announcement.switched_at.unwrap_or(self.opened_at),
                 soak: policy.soak,
+                whole_day: !policy.long.is_zero(),
                 cells_min: policy.baseline_cells_min,
                 requests_min: policy.baseline_requests_min,
                 slots,

@@ -121,6 +121,7 @@ pub fn choose(ask: &BaselineAsk, facts: &Facts, floor: f64) -> Result<Baseline, 
     let chosen = match &incident {
         // The whole day stands for the normal.
         Some(_) => live,
+        None if ask.whole_day => of_the_day(ask.before, live),
         None => agreeing_hours(ask.before, live, &mut excluded),
     };
     let quality = match incident {
@@ -244,6 +245,10 @@ fn last_hour_incident(ask: &BaselineAsk, facts: &Facts, by_slot: bool, median: f
             median * 100.0
         )
     })
+}
+
+fn of_the_day(before: Timestamp, cells: Vec<&Cell>) -> Vec<&Cell> {
+    cells.into_iter().filter(|c| c.from >= before - HOUR.times(u64::from(HOURS_MAX))).collect()
 }
 
 /// The last hour, and the hours before it for as long as they agree: with its error rate (a test of two
@@ -415,6 +420,7 @@ mod tests {
             },
             before: at(before),
             soak: Span::from_mins(30),
+            whole_day: false,
             cells_min: 8,
             requests_min: 1000.0,
             slots: BTreeMap::new(),

@@ -1,3 +1,8 @@
 //! The engine in worlds that are made: test vectors, scenarios, and the rules that others use.
 
+pub mod player;
+pub mod rivals;
+pub mod scenarios;
+pub mod table;
+pub mod traffic;
 pub mod vectors;

@@ -8,6 +8,9 @@ use crate::judge::eprocess::{EProcess, Terms, combine};
 use crate::judge::normal::{MIDDLE, Normal, Pair, dispersion, envelope};
 use crate::judge::tail::scaled_tail;
 
+/// Doubles and the same formulas in another order differ by less; a wrong formula by more.
+pub const TOLERANCE: f64 = 1e-9;
+
 #[derive(Debug, Deserialize)]
 struct File {
     cases: Vec<Case>,
@@ -94,7 +97,7 @@ struct Latency {
 }
 
 /// What a run over a file of vectors gave.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct Report {
     pub cases: usize,
     pub rows: usize,
@@ -207,7 +210,7 @@ mod tests {
         println!("{report:?}");
         assert_eq!(report.wrong, Vec::<String>::new());
         assert!(report.cases >= 20 && report.rows > 2000, "{report:?}");
-        assert!(report.largest_error <= 1e-9, "{report:?}");
+        assert!(report.largest_error <= TOLERANCE, "{report:?}");
     }
 
     #[test]

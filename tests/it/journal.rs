@@ -247,6 +247,7 @@ fn pruning_merges_to_minutes_and_changes_no_sum() {
         metrics: Metrics { name: "web".into(), requests: "$slot".into(), errors: None, latency: None, custom: vec![] },
         before: T0 + Span::from_mins(90),
         soak: Span::from_mins(30),
+        whole_day: false,
         cells_min: 8,
         requests_min: 1000.0,
         slots: BTreeMap::new(),

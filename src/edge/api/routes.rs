@@ -307,6 +307,7 @@ async fn baseline(State(c): Context, Path(name): Path<String>) -> Response {
                 metrics: service.metrics.clone(),
                 before: now,
                 soak: service.policy.soak,
+                whole_day: !service.policy.long.is_zero(),
                 cells_min: service.policy.baseline_cells_min,
                 requests_min: service.policy.baseline_requests_min,
                 slots: Default::default(),

@@ -1,0 +1,316 @@
+//! One soak through the real engine on a virtual clock.
+
+use std::collections::BTreeMap;
+
+use super::traffic::{Counted, Stream, Traffic};
+use crate::domain::baseline::{Baseline, BaselineAsk};
+use crate::domain::counts::{Cell, Counts};
+use crate::domain::plan::{Exec, Plan, Step};
+use crate::domain::policy::{Alpha, Limits, Mode, Policy, Ratio, RuleKind, Share, WarmUp};
+use crate::domain::service::{Metrics, Service, SlotSpec, Slots};
+use crate::domain::signal::{Observation, Quantile, Reading, SlotCell, SourceClock};
+use crate::domain::switch::{Announcement, RollbackSafety, ServiceName, Slot};
+use crate::domain::time::{Span, Timestamp};
+use crate::engine::Engine;
+use crate::engine::message::{Command, Input, RequestId};
+use crate::judge::recorded::{self, Facts};
+
+/// A whole hour, so that ticks of every length lie on the grid.
+const BEGAN: Timestamp = Timestamp::from_millis(1_795_269_600_000);
+
+/// Everything that a run needs besides its seed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Setup {
+    pub traffic: Traffic,
+    pub tick_s: u64,
+    pub soak_s: u64,
+    pub long_s: u64,
+    /// Length of what was recorded before the switch.
+    pub baseline_s: u64,
+    pub alpha: f64,
+    /// Errors that the baseline does not have, whatever the traffic's share of them is.
+    pub clean_baseline: bool,
+    pub rule: RuleKind,
+    pub warm_up: WarmUp,
+}
+
+impl Setup {
+    pub fn new(traffic: Traffic) -> Setup {
+        Setup {
+            traffic,
+            tick_s: 15,
+            soak_s: 1800,
+            long_s: 0,
+            baseline_s: 3600,
+            alpha: 0.001,
+            clean_baseline: false,
+            rule: RuleKind::Evidence,
+            warm_up: WarmUp { errors: Span::from_secs(30), latency: Span::from_secs(60) },
+        }
+    }
+
+    pub fn whole_s(&self) -> u64 {
+        self.soak_s + self.long_s
+    }
+}
+
+/// One tick of the soak.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tick {
+    pub from_s: f64,
+    pub to_s: f64,
+    pub counted: Counted,
+}
+
+/// What was recorded and what happened: the same for the engine and for the rivals.
+#[derive(Debug, Clone)]
+pub struct Trace {
+    pub baseline: Option<Baseline>,
+    /// Requests and bad ones of each recorded minute, for rules that compare samples.
+    pub minutes: Vec<(f64, f64)>,
+    pub ticks: Vec<Tick>,
+}
+
+/// How a soak ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ended {
+    /// Seconds from the switch to the end of the tick that decided.
+    pub rolled_back_s: Option<f64>,
+    pub outcome: Option<String>,
+}
+
+pub fn trace(setup: &Setup, seed: u64) -> Trace {
+    // Minutes for a long normal: a day of quarter minutes is what the store does not keep either.
+    let cell_s: u64 = if setup.baseline_s > 6 * 3600 { 60 } else { 15 };
+    let traffic =
+        if setup.clean_baseline { Traffic { errors: 0.0, ..setup.traffic.clone() } } else { setup.traffic.clone() };
+    let mut before = Stream::new(&traffic, seed, 0, false, setup.whole_s() as f64);
+    let (mut cells, mut minutes) = (Vec::new(), vec![(0.0, 0.0); (setup.baseline_s / 60) as usize]);
+    let began = -(setup.baseline_s as f64);
+    for i in 0..setup.baseline_s / cell_s {
+        let from_s = began + (i * cell_s) as f64;
+        let c = before.tick(from_s, from_s + cell_s as f64);
+        if let Some(minute) = minutes.get_mut((i * cell_s / 60) as usize) {
+            *minute = (minute.0 + c.requests, minute.1 + c.bad);
+        }
+        let Ok(counts) = Counts::try_new(c.requests, c.bad) else { continue };
+        cells.push(recorded::SlotCell {
+            slot: slot("blue"),
+            cell: Cell { from: at(from_s), to: at(from_s + cell_s as f64), counts, latency: c.latency },
+        });
+    }
+    let facts = Facts { cells, ..Facts::default() };
+    let baseline = recorded::choose(&ask(setup), &facts, 0.001).ok();
+    let mut after = Stream::new(&setup.traffic, seed, 1, true, setup.whole_s() as f64);
+    // The long phase has its own, coarser ticks.
+    let (mut from, mut ticks) = (0, Vec::new());
+    while from < setup.whole_s() {
+        let length = if from >= setup.soak_s { setup.tick_s.max(60) } else { setup.tick_s };
+        let (from_s, to_s) = (from as f64, (from + length) as f64);
+        ticks.push(Tick { from_s, to_s, counted: after.tick(from_s, to_s) });
+        from += length;
+    }
+    Trace { baseline, minutes, ticks }
+}
+
+/// Plays a trace through the engine, as a daemon with a perfect Prometheus would.
+pub fn play(setup: &Setup, trace: &Trace) -> Ended {
+    let mut engine = Engine::new();
+    let mut now = BEGAN;
+    let mut queue = engine.handle(now, &Input::Configured { services: vec![service(setup)] });
+    let announced = Input::Announced { request: RequestId(1), announcement: announcement() };
+    queue.extend(engine.handle(now, &announced));
+    let end = BEGAN + Span::from_secs(2 * setup.whole_s() + 3600);
+    let mut next = 0;
+    loop {
+        while !queue.is_empty() {
+            for command in std::mem::take(&mut queue) {
+                let answer = match command {
+                    Command::ChooseBaseline { id, .. } => {
+                        let baseline = trace.baseline.clone().ok_or_else(|| "nothing was recorded".to_owned());
+                        Input::BaselineChosen { id, baseline }
+                    }
+                    Command::Observe { id, ask } => {
+                        let observation = if ask.slot == slot("green") {
+                            observe(trace, &mut next, ask.from, now)
+                        } else {
+                            idle(ask.from, now)
+                        };
+                        Input::Observed { id, observation, clock: Some(clock(setup)) }
+                    }
+                    Command::RunStep { .. } => {
+                        let rolled_back_s = Some(now.since(BEGAN).as_secs_f64());
+                        return Ended { rolled_back_s, outcome: None };
+                    }
+                    Command::End { outcome, .. } => {
+                        return Ended { rolled_back_s: None, outcome: Some(outcome.word().to_owned()) };
+                    }
+                    _ => continue,
+                };
+                queue.extend(engine.handle(now, &answer));
+            }
+        }
+        let Some(deadline) = engine.next_deadline().filter(|at| *at <= end) else {
+            return Ended { rolled_back_s: None, outcome: None };
+        };
+        now = now.max(deadline);
+        queue.extend(engine.handle(now, &Input::Timer));
+    }
+}
+
+/// All ticks that have ended since `from`, as one cell: the engine asks once a tick.
+fn observe(trace: &Trace, next: &mut usize, from: Timestamp, now: Timestamp) -> Observation {
+    let mut sum: Option<(Timestamp, Counted)> = None;
+    while let Some(tick) = trace.ticks.get(*next).filter(|tick| at(tick.to_s) <= now) {
+        *next += 1;
+        sum = Some(match sum {
+            None => (at(tick.to_s), tick.counted.clone()),
+            Some((_, earlier)) => {
+                let latency = match (earlier.latency, &tick.counted.latency) {
+                    (Some(a), Some(b)) => a.plus(b),
+                    _ => None,
+                };
+                let (requests, bad) = (earlier.requests + tick.counted.requests, earlier.bad + tick.counted.bad);
+                (at(tick.to_s), Counted { requests, bad, latency })
+            }
+        });
+    }
+    match sum {
+        None => Observation::Empty { to: now, targets: Reading::Absent },
+        Some((to, counted)) => cell(from, to, counted),
+    }
+}
+
+/// The old slot after the switch: its series are there and stand still.
+fn idle(from: Timestamp, now: Timestamp) -> Observation {
+    if now <= from {
+        return Observation::Empty { to: now, targets: Reading::Absent };
+    }
+    cell(from, now, Counted { requests: 0.0, bad: 0.0, latency: None })
+}
+
+fn cell(from: Timestamp, to: Timestamp, counted: Counted) -> Observation {
+    Observation::Cell(Box::new(SlotCell {
+        from,
+        to,
+        counts: Counts::try_new(counted.requests, counted.bad).map_or(Reading::Absent, Reading::Value),
+        latency: counted.latency.map_or(Reading::Absent, Reading::Value),
+        targets: Reading::Absent,
+        custom: Vec::new(),
+        remarks: Vec::new(),
+    }))
+}
+
+fn clock(setup: &Setup) -> SourceClock {
+    // Read at once: the settling time is the same for every rule, and left out for all.
+    SourceClock { skew_ms: 0, settle: Span::ZERO, scrape_interval: Some(Span::from_secs(setup.tick_s)) }
+}
+
+fn at(s: f64) -> Timestamp {
+    BEGAN.shifted((s * 1000.0).round() as i64)
+}
+
+/// The names used here are letters only.
+fn slot(name: &str) -> Slot {
+    Slot::try_new(name).unwrap_or_else(|why| unreachable!("{why}"))
+}
+
+fn name() -> ServiceName {
+    ServiceName::try_new("checkout").unwrap_or_else(|why| unreachable!("{why}"))
+}
+
+fn metrics() -> Metrics {
+    Metrics {
+        name: "web".into(),
+        requests: "requests{env=\"$slot\"}".into(),
+        errors: None,
+        latency: None,
+        custom: Vec::new(),
+    }
+}
+
+fn announcement() -> Announcement {
+    Announcement {
+        event_id: None,
+        service: name(),
+        old: slot("blue"),
+        new: slot("green"),
+        old_version: None,
+        version: None,
+        switched_at: Some(BEGAN),
+        rollback: RollbackSafety::Safe,
+        assume_old: false,
+        source: "simulate".into(),
+    }
+}
+
+fn ask(setup: &Setup) -> BaselineAsk {
+    BaselineAsk {
+        service: name(),
+        slot: slot("blue"),
+        other: slot("green"),
+        metrics: metrics(),
+        before: BEGAN,
+        soak: Span::from_secs(setup.soak_s),
+        whole_day: setup.long_s > 0,
+        cells_min: 8,
+        // Thin baselines are part of what is played.
+        requests_min: 1.0,
+        slots: BTreeMap::new(),
+    }
+}
+
+fn service(setup: &Setup) -> Service {
+    let in_range = "the scenarios' settings are in range";
+    let share = |s| Share::try_new(s).unwrap_or_else(|_| unreachable!("{in_range}"));
+    let ratio = |r| Ratio::try_new(r).unwrap_or_else(|_| unreachable!("{in_range}"));
+    let quantiles = if setup.traffic.latency { vec![Quantile::P95, Quantile::P99] } else { Vec::new() };
+    let limits = Limits {
+        ratio: ratio(1.5),
+        floor: share(0.001),
+        error_rate: None,
+        latency_s: Vec::new(),
+        quantiles,
+        ticks: 3,
+        alpha: Alpha::try_new(setup.alpha).unwrap_or_else(|_| unreachable!("{in_range}")),
+        block: Span::from_secs(5),
+        min_events: 5,
+        must_detect: ratio(10.0),
+        custom: Vec::new(),
+    };
+    Service {
+        name: name(),
+        slots: Slots::Named(["blue", "green"].map(|n| (slot(n), SlotSpec::default())).into()),
+        metrics: metrics(),
+        policy: Policy {
+            mode: Mode::Auto,
+            rule: setup.rule,
+            soak: Span::from_secs(setup.soak_s),
+            tick: Span::from_secs(setup.tick_s),
+            long: Span::from_secs(setup.long_s),
+            long_tick: Span::from_secs(60),
+            extend_max: Span::ZERO,
+            warm_up: setup.warm_up,
+            limits,
+            ask_timeout: Span::from_mins(10),
+            confirm_within: Span::from_secs(60),
+            recover_within: Span::from_mins(3),
+            baseline_cells_min: 8,
+            baseline_requests_min: 1.0,
+            notify_passed: false,
+        },
+        plan: Plan {
+            steps: vec![Step {
+                name: "back".into(),
+                action: Exec { argv: vec!["/bin/true".into()] },
+                timeout: Span::from_secs(30),
+                probe: None,
+                verify_timeout: Span::from_secs(10),
+                retry_safe: false,
+                lock: "back".into(),
+            }],
+        },
+        unverified: true,
+        runbook: None,
+    }
+}
