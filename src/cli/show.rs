@@ -188,11 +188,19 @@ fn text(w: &WatchView) -> String {
         None => ("\nSIGNALS", &w.evidence),
     };
     line(title.into());
-    let mut table = new_table(&["signal", "state", "value", "recorded", "limit", "ratio", "counted", "ticks"]);
+    let mut table = new_table(&["signal", "state", "value", "recorded", "limit", "ratio", "counted", "evidence"]);
     for e in evidence {
         table.add_row(evidence_row(e));
     }
     line(table.to_string());
+    let one_in = w.breach.as_ref().map_or(w.one_in, |b| b.one_in);
+    if let (Some(one_in), Some(proof)) = (one_in, evidence.iter().find_map(|e| e.proof)) {
+        let (all, needed) = (one_in_words(one_in), one_in_words(proof.needed));
+        line(format!("all signals together: {all} (a rollback needs {needed})"));
+    }
+    if let Some(detectable) = w.detectable {
+        line(format!("this traffic can show errors of {detectable:.1}× the recorded rate within the soak"));
+    }
     line("\nBASELINE".into());
     match &w.baseline {
         Some(baseline) => baseline_lines(baseline).into_iter().for_each(|l| line(format!("  {l}"))),
@@ -247,10 +255,26 @@ fn evidence_row(e: &Evidence) -> [String; 8] {
         shown(e.value),
         shown(e.baseline),
         shown(e.limit),
-        e.ratio.map_or("–".into(), |r| format!("{r:.1}×")),
+        match (e.ratio, e.proof.and_then(|p| p.interval)) {
+            (Some(ratio), Some((low, high))) => format!("{ratio:.1}× [{low:.1}, {high:.1}]"),
+            (Some(ratio), None) => format!("{ratio:.1}×"),
+            (None, _) => "–".into(),
+        },
         format!("{:.0}", e.requests),
-        format!("{}/{}", e.ticks_above, e.ticks_needed),
+        match e.proof {
+            Some(proof) => one_in_words(proof.one_in),
+            None => format!("{} of {} ticks", e.ticks_above, e.ticks_needed),
+        },
     ]
+}
+
+/// Beyond a million the digits say nothing.
+fn one_in_words(one_in: f64) -> String {
+    match one_in {
+        one_in if one_in < 1.5 => "none".into(),
+        one_in if one_in < 1e6 => format!("1 in {one_in:.0}"),
+        one_in => format!("1 in {one_in:.0e}"),
+    }
 }
 
 /// The recorded normal in lines, with where it came from.

@@ -12,6 +12,8 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::domain::view::WatchView;
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct Reason {
     pub reason: &'static str,
@@ -22,6 +24,19 @@ pub struct Word {
     pub outcome: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfService {
+    service: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfSignal {
+    service: String,
+    signal: String,
+}
+
+type Float = Gauge<f64, AtomicU64>;
+
 pub struct Metrics {
     registry: Registry,
     pub ticks: Counter,
@@ -30,11 +45,13 @@ pub struct Metrics {
     pub steps: Family<Reason, Counter>,
     pub reload_good: Gauge,
     pub commit_seconds: Histogram,
-    pub clock_skew_seconds: Gauge<f64, AtomicU64>,
+    pub clock_skew_seconds: Float,
     open_watches: Gauge,
     armed: Gauge,
     undelivered: Gauge<i64, AtomicI64>,
-    oldest_age_seconds: Gauge<f64, AtomicU64>,
+    oldest_age_seconds: Float,
+    evidence: Family<OfSignal, Float>,
+    detectable: Family<OfService, Float>,
 }
 
 impl Default for Metrics {
@@ -52,6 +69,8 @@ impl Default for Metrics {
             armed: Gauge::default(),
             undelivered: Gauge::default(),
             oldest_age_seconds: Gauge::default(),
+            evidence: Family::default(),
+            detectable: Family::default(),
             registry: Registry::default(),
         };
         registry.register("build", "Version of this flipback", Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]));
@@ -85,6 +104,18 @@ impl Default for Metrics {
             Unit::Seconds,
             metrics.oldest_age_seconds.clone(),
         );
+        registry.register_with_unit(
+            "evidence",
+            "Logarithm of the evidence of an open watch over what a rollback needs, by signal and for all together: \
+             at 1 it is rolled back",
+            Unit::Ratios,
+            metrics.evidence.clone(),
+        );
+        registry.register(
+            "detectable",
+            "Smallest multiple of the normal error rate that an open watch's traffic can show within its soak",
+            metrics.detectable.clone(),
+        );
         Metrics { registry, ..metrics }
     }
 }
@@ -96,6 +127,29 @@ impl Metrics {
         self.armed.set(i64::from(armed));
         self.undelivered.set(undelivered);
         self.oldest_age_seconds.set(oldest_age_s);
+    }
+
+    /// What open watches show. Services are as many as are configured, signals as many as they have.
+    pub fn watches(&self, open: &[WatchView]) {
+        self.evidence.clear();
+        self.detectable.clear();
+        for w in open {
+            let service = w.switch.service.to_string();
+            let set = |signal: String, ln_e: f64, needed: f64| {
+                let of = OfSignal { service: service.clone(), signal };
+                self.evidence.get_or_create(&of).set(ln_e / needed.ln());
+            };
+            let proofs: Vec<_> = w.evidence.iter().filter_map(|e| Some((e.signal.to_string(), e.proof?))).collect();
+            if let (Some(one_in), Some((_, proof))) = (w.one_in, proofs.first()) {
+                set("all".into(), one_in.ln(), proof.needed);
+            }
+            for (signal, proof) in proofs {
+                set(signal, proof.ln_e, proof.needed);
+            }
+            if let Some(detectable) = w.detectable {
+                self.detectable.get_or_create(&OfService { service: service.clone() }).set(detectable);
+            }
+        }
     }
 
     pub fn text(&self) -> String {

@@ -44,6 +44,9 @@ const VALID_SHARE_MIN: f64 = 0.9;
 const GOOD_CHECKS_MIN: u32 = 20;
 const GOOD_CHECKS_SHARE_MIN: f64 = 0.95;
 
+/// So many ticks at which all was well are "recovered".
+const RECOVERED_TICKS: u32 = 3;
+
 /// A phase holds exactly its own data.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -500,13 +503,26 @@ impl Watch {
 
     fn take_clock(&mut self, clock: SourceClock, turn: &mut Turn<'_>) {
         self.clock = clock;
-        if let Some(interval) = clock.scrape_interval
-            && interval > self.tick
-        {
+        let Some(interval) = clock.scrape_interval else { return };
+        if interval > self.tick {
             let text = format!("tick raised from {} to the scrape interval of {interval}", self.tick);
             self.tick = interval;
             self.record(turn.now, "tick", text);
+            return;
         }
+        // Scrapes became more frequent; the long phase's ticks are coarse because they should be.
+        let asked = self.service.policy.tick.max(interval);
+        if asked < self.tick && !self.is_long(turn.now) {
+            let text = format!("tick back from {} to {asked}: scrapes now come every {interval}", self.tick);
+            self.tick = asked;
+            self.record(turn.now, "tick", text);
+        }
+    }
+
+    /// Whether the fast phase is over and a long one goes on.
+    fn is_long(&self, now: Timestamp) -> bool {
+        let policy = &self.service.policy;
+        !policy.long.is_zero() && self.cut_over_at.is_some_and(|at| now >= at + policy.soak)
     }
 
     // ------------------------------------------------------------------ readings
@@ -665,7 +681,9 @@ impl Watch {
         if new > 0.0 && new > old {
             let share = 100.0 * new / (new + old);
             let text = format!("{share:.0} % of the requests go to {}", self.announcement.new);
-            self.confirm(turn.now, &text, turn);
+            // It moved within the tick that shows it, not when the answer came; no earlier than was told.
+            let tick_began = (self.new_cursor.from - self.tick).shifted(-self.clock.skew_ms);
+            self.confirm(tick_began.max(self.opened_at).min(turn.now), &text, turn);
         }
     }
 
@@ -893,11 +911,10 @@ impl Watch {
 
     /// After the fast phase: coarser ticks, and the release is one to go back to if it was good.
     fn enter_long_phase(&mut self, turn: &mut Turn<'_>) {
-        let policy = &self.service.policy;
-        let over = self.cut_over_at.is_some_and(|at| turn.now >= at + policy.soak);
-        if policy.long.is_zero() || !over {
+        if !self.is_long(turn.now) {
             return;
         }
+        let policy = &self.service.policy;
         let (soak, tick) = (policy.soak, policy.long_tick.max(self.clock.scrape_interval.unwrap_or_default()));
         if self.tick < tick {
             self.tick = tick;
@@ -922,7 +939,9 @@ impl Watch {
             rule.with_baseline(baseline);
         }
         let seen = Recovery { proven_at: turn.now, ticks_fine: 0, requests: 0.0, error_rate: None };
-        let deadline = turn.now + policy.recover_within;
+        // Three good ticks must fit in, whatever was configured: time that is too short proves nothing.
+        let least = self.tick.times(u64::from(RECOVERED_TICKS) + 2) + self.clock.settle;
+        let deadline = turn.now + policy.recover_within.max(least);
         self.recovery = Some(seen.clone());
         self.phase = Phase::Recovering(Box::new(Recovering { deadline, rule, seen, last_health: None }));
         // Only what the old slot served after the proof counts.
@@ -934,11 +953,10 @@ impl Watch {
     fn check_recovery(&mut self, turn: &mut Turn<'_>) {
         /// "Recovered" rests on at least this much traffic.
         const REQUESTS_MIN: f64 = 20.0;
-        const TICKS_MIN: u32 = 3;
         let Phase::Recovering(recovering) = &self.phase else { return };
         let has_check = self.target_spec().is_some_and(|spec| spec.health.is_some());
         let healthy = !has_check || recovering.last_health == Some(HealthReading::Good);
-        if healthy && recovering.seen.ticks_fine >= TICKS_MIN && recovering.seen.requests >= REQUESTS_MIN {
+        if healthy && recovering.seen.ticks_fine >= RECOVERED_TICKS && recovering.seen.requests >= REQUESTS_MIN {
             self.end(Outcome::RolledBackRecovered, NoticeReason::RolledBackRecovered, turn);
         }
     }

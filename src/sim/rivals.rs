@@ -130,7 +130,7 @@ mod tests {
                 counted: Counted { requests: 1000.0, bad: bad(i), latency: None },
             })
             .collect();
-        Trace { baseline: None, minutes: vec![(4000.0, 4.0), (4000.0, 5.0), (4000.0, 3.0)].repeat(20), ticks }
+        Trace { baseline: None, minutes: [(4000.0, 4.0), (4000.0, 5.0), (4000.0, 3.0)].repeat(20), ticks }
     }
 
     #[test]

@@ -9,6 +9,7 @@
 mod bad_config;
 mod bad_requests;
 mod exact_counts;
+mod fleet;
 mod journal;
 mod jumps;
 mod layers;

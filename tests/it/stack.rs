@@ -16,10 +16,10 @@ use tempfile::TempDir;
 const AT_ONCE: usize = 2;
 static RUNNING: (Mutex<usize>, Condvar) = (Mutex::new(0), Condvar::new());
 
-struct Permit;
+pub struct Permit;
 
 impl Permit {
-    fn take() -> Permit {
+    pub fn take() -> Permit {
         let mut running = RUNNING.0.lock().unwrap_or_else(PoisonError::into_inner);
         while *running >= AT_ONCE {
             running = RUNNING.1.wait(running).unwrap_or_else(PoisonError::into_inner);

@@ -417,11 +417,16 @@ async fn ready(State(c): Context) -> Response {
     }
 }
 
+/// Open watches with series of their own in one answer.
+const WATCHES_SHOWN: u32 = 500;
+
 async fn metrics(State(c): Context) -> Response {
     let stats = c.reader.outbox_stats().unwrap_or_default();
     let oldest = stats.oldest_at.map_or(0.0, |at| (c.now)().since(at).as_secs_f64());
     let facts = c.facts.lock().map(|facts| facts.clone()).unwrap_or_default();
     c.metrics.gauges(facts.open_watches, facts.armed, stats.undelivered, oldest);
+    let open = WatchFilter { open_only: true, limit: WATCHES_SHOWN, ..WatchFilter::default() };
+    c.metrics.watches(&c.reader.watches(&open).unwrap_or_default());
     let kind = [(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")];
     (kind, c.metrics.text()).into_response()
 }

@@ -428,9 +428,12 @@ fn targets(mine: &[&Sample], all: &[Sample]) -> Reading<Targets> {
     Reading::Value(Targets { up, down, others_up: (all_up as u32).saturating_sub(up) })
 }
 
-/// The usual distance of samples, rounded to what people configure.
+/// The usual distance of the last samples, rounded to what people configure. A few of them outvote one
+/// late scrape, and more would go on believing in an interval that was changed minutes ago.
 fn spacing(series: &[Series]) -> Option<Span> {
+    const LAST: usize = 6;
     let points = &series.first()?.points;
+    let points = &points[points.len().saturating_sub(LAST)..];
     let mut gaps: Vec<i64> = points.windows(2).map(|w| w[1].0 - w[0].0).collect();
     gaps.sort_unstable();
     let median = u64::try_from(*gaps.get(gaps.len() / 2)?).ok()?;

@@ -164,7 +164,8 @@ fn without_a_probe_the_share_of_traffic_confirms() {
     let view = w.engine.watches[&switch(1)].view();
     let confirmed = view.timeline.iter().find(|e| e.kind == "cut_over").unwrap();
     assert!(confirmed.text.contains("100 % of the requests go to green"), "{}", confirmed.text);
-    assert!(view.cut_over_at.unwrap().since(BEGAN) <= Span::from_secs(12), "{confirmed:?}");
+    assert!(confirmed.at.since(BEGAN) >= Span::from_secs(2), "seen a tick and the settling time later: {confirmed:?}");
+    assert!(view.cut_over_at.unwrap().since(BEGAN) <= Span::from_secs(1), "but then it moved: {:?}", view.cut_over_at);
 }
 
 #[test]
@@ -216,4 +217,7 @@ fn a_scrape_interval_above_the_tick_raises_the_tick() {
     let view = w.engine.watches[&switch(1)].view();
     assert_eq!(view.tick, Span::from_secs(15));
     assert!(view.timeline.iter().any(|e| e.text == "tick raised from 1s to the scrape interval of 15s"), "{view:?}");
+    w.scrape_every = Span::from_secs(2);
+    w.run_for(Span::from_secs(20));
+    assert_eq!(w.engine.watches[&switch(1)].view().tick, Span::from_secs(2), "and down again, not below the scrapes");
 }
