@@ -13,7 +13,7 @@ use super::settings::{
     Settings,
 };
 use super::table::{At, Source, Table};
-use crate::domain::service::Metrics;
+use crate::domain::service::{Metrics, Service};
 use crate::domain::time::Span;
 
 pub const STATE_DIR: &str = "/var/lib/flipback";
@@ -60,10 +60,11 @@ fn settings(root: &Table<'_, '_>, source: &Source<'_>) -> Option<Settings> {
     let list = root.need("service", "add a [[service]] table for each service to watch").and_then(|at| at.list());
     let mut services = Vec::new();
     let mut complete = list.is_some();
-    for at in list.unwrap_or_default() {
-        match service::read(&at, &templates) {
+    let list = list.unwrap_or_default();
+    for at in &list {
+        match service::read(at, &templates) {
             Some(service) => {
-                if services.iter().any(|s: &crate::domain::service::Service| s.name == service.name) {
+                if services.iter().any(|s: &Service| s.name == service.name) {
                     at.problem(
                         format!("the service {} is there twice", service.name),
                         Some("give each service one table"),
@@ -73,6 +74,9 @@ fn settings(root: &Table<'_, '_>, source: &Source<'_>) -> Option<Settings> {
             }
             None => complete = false,
         }
+    }
+    if complete {
+        services.iter().zip(&list).for_each(|(service, at)| known_controls(service, at, &services));
     }
     finish_root(root, source);
     if !complete {
@@ -86,6 +90,19 @@ fn settings(root: &Table<'_, '_>, source: &Source<'_>) -> Option<Settings> {
         log: log?,
         services,
     })
+}
+
+/// A control is a service of the same configuration.
+fn known_controls(service: &Service, at: &At<'_, '_>, all: &[Service]) {
+    let names = || all.iter().map(|s| s.name.as_str());
+    for strange in service.controls.iter().filter(|name| !names().any(|n| n == name.as_str())) {
+        let near = super::table::nearest(strange.as_str(), names().filter(|n| *n != service.name.as_str()));
+        let help = near.map_or_else(
+            || format!("the services are {}", names().collect::<Vec<_>>().join(", ")),
+            |n| format!("did you mean {n}?"),
+        );
+        at.problem(format!("the control {strange} of {} is no service here", service.name), Some(&help));
+    }
 }
 
 fn finish_root(root: &Table<'_, '_>, source: &Source<'_>) {

@@ -14,6 +14,9 @@ use crate::edge::sources::promql;
 
 const SECOND: Span = Span::from_secs(1);
 
+/// Each control costs as much as the watch itself.
+const CONTROLS_MAX: usize = 8;
+
 /// More steps than this is a deploy tool, not a way back.
 const STEPS_MAX: usize = 16;
 
@@ -35,6 +38,7 @@ pub(super) fn read(at: &At<'_, '_>, templates: &BTreeMap<String, Option<Metrics>
         .unwrap_or(Mode::Observe);
     let unverified = table.get("unverified").and_then(|at| at.boolean()).unwrap_or(false);
     let runbook = table.get("runbook").and_then(|at| http_url(&at));
+    let controls = table.get("controls").and_then(|at| controls(&at, name.as_ref()));
     let rules = [("evidence", RuleKind::Evidence), ("threshold", RuleKind::Threshold), ("either", RuleKind::Either)];
     let rule = table.get("rule").and_then(|at| at.word(&rules)).unwrap_or(RuleKind::Evidence);
     let soak = table.get("soak").and_then(|at| at.table());
@@ -103,6 +107,7 @@ pub(super) fn read(at: &At<'_, '_>, templates: &BTreeMap<String, Option<Metrics>
         },
         plan: plan?,
         unverified,
+        controls: controls.unwrap_or_default(),
         runbook,
     };
     if let Some(custom_at) = limits_custom {
@@ -133,6 +138,24 @@ pub(super) fn read(at: &At<'_, '_>, templates: &BTreeMap<String, Option<Metrics>
         }
     }
     Some(service)
+}
+
+/// Neighbours' names; that the services are there is known once all are read.
+fn controls(at: &At<'_, '_>, own: Option<&ServiceName>) -> Option<Vec<ServiceName>> {
+    let mut all: Vec<ServiceName> = Vec::new();
+    for (_, at) in at.strings()? {
+        let name = named(&at, ServiceName::try_new)?;
+        if own == Some(&name) {
+            at.problem("a service cannot be its own control: its old slot is one already", None);
+        } else if all.contains(&name) {
+            at.problem(format!("{name} is there twice"), None);
+        }
+        all.push(name);
+    }
+    if all.len() > CONTROLS_MAX {
+        at.problem(format!("at most {CONTROLS_MAX} controls: each is read at every tick"), None);
+    }
+    Some(all)
 }
 
 /// What a rollback without a person needs and the service lacks.

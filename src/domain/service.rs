@@ -17,6 +17,8 @@ pub struct Service {
     pub plan: Plan,
     /// The operator accepts acting without health check or probe.
     pub unverified: bool,
+    /// Neighbours: what shows alike there is not the switch's doing.
+    pub controls: Vec<ServiceName>,
     /// Link shown in notices.
     pub runbook: Option<String>,
 }

@@ -5,7 +5,8 @@ use super::message::{Answer, Command, CommandId};
 use super::watch::{Phase, Turn, Watch};
 use crate::domain::baseline::Baseline;
 use crate::domain::notice::NoticeReason;
-use crate::domain::switch::{Announcement, Slot, SwitchId};
+use crate::domain::service::Service;
+use crate::domain::switch::{Announcement, ServiceName, Slot, SwitchId};
 use crate::domain::time::{Span, Timestamp};
 use crate::domain::verdict::Outcome;
 
@@ -78,10 +79,32 @@ impl Engine {
         };
         let armed = self.is_armed(&a.service);
         let mut turn = Turn { now, armed, commands };
-        let watch = Watch::open(id.clone(), a.clone(), service, target, inherited, &mut turn);
+        let mut watch = Watch::open(id.clone(), a.clone(), service, target, inherited, &mut turn);
+        for name in &watch.service.controls.clone() {
+            match self.control(name) {
+                Ok((neighbour, slots)) => {
+                    slots.into_iter().for_each(|slot| watch.add_neighbour(neighbour, slot, &mut turn));
+                }
+                Err(why) => watch.record(now, "control", format!("{name} is no control: {why}")),
+            }
+        }
+        for (other, watch) in &mut self.watches {
+            if watch.drop_neighbour(&a.service, now) {
+                self.touched.insert(other.clone());
+            }
+        }
         self.touched.insert(id.clone());
         self.watches.insert(id.clone(), watch);
         Answer::Accepted { switch: id }
+    }
+
+    /// A neighbour and where it is to be looked at, or why it cannot be a control now.
+    fn control(&self, name: &ServiceName) -> Result<(&Service, Vec<Slot>), String> {
+        let service = self.services.get(name).ok_or("it is in no configuration any more")?;
+        if self.watches.values().any(|w| w.is_open() && w.service.name == *name) {
+            return Err("it is being switched itself".into());
+        }
+        Ok((service, super::control::slots_of(service, self.live_slot(name))?))
     }
 
     /// The original answer for an event that was taken before.

@@ -2,6 +2,7 @@
 //! world.
 
 mod announce;
+mod control;
 pub mod message;
 mod rollback;
 mod sight;

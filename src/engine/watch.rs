@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::control::Neighbour;
 use super::message::{Command, CommandId, ObserveAsk};
 use super::rollback::{self, Rollback};
 use super::sight::{Cursor, Sight};
@@ -91,6 +92,7 @@ pub struct Watch {
     pub(super) rule: Rule,
     /// The same rule over the old slot, for as long as it serves: what shows there is not the switch's.
     pub(super) control: Rule,
+    pub(super) neighbours: Vec<Neighbour>,
     /// The smallest ratio that this soak can show, once it is known.
     pub(super) detectable: Option<f64>,
     /// The fast phase is over and was good: the release may be gone back to.
@@ -155,6 +157,7 @@ impl Watch {
             baseline: BaselineState::Missing("not asked yet".into()),
             rule: Rule::new(policy),
             control: Rule::new(policy),
+            neighbours: Vec::new(),
             detectable: None,
             fast_passed: false,
             new_alive: Alive::default(),
@@ -259,7 +262,7 @@ impl Watch {
     }
 
     pub(super) fn on_baseline(&mut self, id: &CommandId, chosen: &Result<Baseline, String>, turn: &mut Turn<'_>) {
-        if self.baseline != BaselineState::Asked(id.clone()) {
+        if self.on_neighbours_normal(id, chosen, turn.now) || self.baseline != BaselineState::Asked(id.clone()) {
             return;
         }
         match chosen {
@@ -281,6 +284,9 @@ impl Watch {
         clock: Option<SourceClock>,
         turn: &mut Turn<'_>,
     ) {
+        if self.on_neighbour(id, observation) {
+            return;
+        }
         let is_new = self.new_cursor.answered(id);
         if !is_new && !self.old_cursor.answered(id) {
             return; // late: a newer question is under way, or none
@@ -373,6 +379,8 @@ impl Watch {
         self.record(turn.now, "restarted", "flipback came up again; the watch goes on with its counts".into());
         self.new_cursor.forget_question();
         self.old_cursor.forget_question();
+        self.forget_neighbours_questions();
+        self.ask_neighbours_normal(turn);
         (self.new_health_asked, self.old_health_asked, self.probe_asked) = (None, None, None);
         (self.next_tick, self.next_health) = (turn.now, turn.now);
         self.sight.woke(turn.now);
@@ -453,6 +461,9 @@ impl Watch {
                     timeout,
                 },
             });
+        }
+        if matches!(self.phase, Phase::CuttingOver { .. } | Phase::Soaking { .. }) {
+            self.ask_neighbours(timeout, turn);
         }
     }
 
@@ -698,7 +709,7 @@ impl Watch {
         self.record(turn.now, "cut_over", format!("confirmed: {how}; the soak ends at {ends_at}"));
         let on_their_clock = cut_over.shifted(self.clock.skew_ms);
         self.rule.begin(on_their_clock);
-        self.control.begin(on_their_clock);
+        self.begin_controls(on_their_clock);
     }
 
     /// The time to confirm is over.
@@ -824,25 +835,6 @@ impl Watch {
             }
             None => self.start_rollback(turn),
         }
-    }
-
-    /// Whether everything that broke shows alike where nothing was switched.
-    fn control_too(&self, broken: &[Evidence]) -> Option<String> {
-        /// The control must have evidence of its own, though not as much as a rollback needs.
-        const ONE_IN: f64 = 20.0;
-        /// ... and a regression of at least half the size.
-        const LIKE_SIZE: f64 = 0.5;
-        let of_control = self.control.evidence();
-        let alike = |e: &Evidence| {
-            let same = of_control.iter().find(|c| c.signal == e.signal)?;
-            let known = same.state == SignalState::Breached || same.proof.is_some_and(|p| p.one_in >= ONE_IN);
-            let (base, value, here) = (e.baseline.unwrap_or(0.0), same.value?, e.value?);
-            let like = value - base >= LIKE_SIZE * (here - base);
-            (known && like && here > base).then(|| super::view::one_line(same))
-        };
-        let shown: Option<Vec<String>> = broken.iter().map(alike).collect();
-        let shown = shown.filter(|all| !all.is_empty())?;
-        Some(format!("{} shows the same: {}", self.announcement.old, shown.join("; ")))
     }
 
     fn start_rollback(&mut self, turn: &mut Turn<'_>) {

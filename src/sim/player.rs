@@ -311,6 +311,7 @@ fn service(setup: &Setup) -> Service {
             }],
         },
         unverified: true,
+        controls: Vec::new(),
         runbook: None,
     }
 }

@@ -139,6 +139,42 @@ fn a_control_that_shows_the_same_takes_the_blame_from_the_switch() {
 }
 
 #[test]
+fn a_neighbour_that_shows_the_same_takes_the_blame_from_the_switch() {
+    let with_neighbour = |share: f64| {
+        let mut w = world(|s| {
+            s.policy.tick = Span::from_secs(5);
+            s.controls = vec![ServiceName::try_new("search").unwrap()];
+        });
+        w.neighbour = share;
+        w.errors.insert("green", 0.05);
+        let _ = w.switch("green", "v2");
+        w
+    };
+    let mut w = with_neighbour(0.05);
+    assert_eq!(w.run_to_end(1), "withheld", "{}", w.transcript());
+    let why = "the switch is not the cause: search (blue) shows the same: error rate 5.00 % vs 0.10 % recorded";
+    assert!(w.ran.is_empty() && w.transcript().contains(why), "{}", w.transcript());
+    let mut w = with_neighbour(0.001);
+    assert_eq!(w.run_to_end(1), "rolled_back_recovered", "a well neighbour excuses nothing: {}", w.transcript());
+    // Over a restart of the daemon as well: what was asked before it is asked again.
+    let mut w = with_neighbour(0.05);
+    w.run_for(Span::from_millis(1));
+    w.restart();
+    assert_eq!(w.run_to_end(1), "withheld", "{}", w.transcript());
+    // A neighbour that is switched itself says nothing of this switch.
+    let mut w = with_neighbour(0.05);
+    w.run_for(Span::from_secs(2));
+    let mut own = announcement("blue", "green", "v9");
+    own.service = ServiceName::try_new("search").unwrap();
+    let _ = w.announce(own);
+    let view = w.engine.watches[&switch(1)].view();
+    let said = |text: &str| view.timeline.iter().any(|e| e.kind == "control" && e.text.contains(text));
+    assert!(said("search (blue), by 360000 requests"), "{:?}", view.timeline);
+    assert!(said("search is no control any more: it is being switched itself"), "{:?}", view.timeline);
+    assert_eq!(w.run_to_end(1), "rolled_back_recovered", "{}", w.transcript());
+}
+
+#[test]
 fn the_long_phase_goes_on_with_coarser_ticks_and_the_same_alpha() {
     let long = || {
         world(|s| {

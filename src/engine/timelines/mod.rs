@@ -75,6 +75,8 @@ pub(super) struct World {
     pub baseline: Result<Baseline, String>,
     /// The old slot still serves as much as the new one, with this share of errors.
     pub control: Option<f64>,
+    /// Share of errors of the neighbour "search".
+    pub neighbour: f64,
     pub settle: Span,
     pub scrape_every: Span,
     pub lines: Vec<String>,
@@ -194,6 +196,7 @@ fn service() -> Service {
         },
         plan: Plan { steps: vec![step("haproxy")] },
         unverified: false,
+        controls: Vec::new(),
         runbook: None,
     }
 }
@@ -240,6 +243,7 @@ impl World {
             steps: VecDeque::new(),
             baseline: Ok(good_baseline()),
             control: None,
+            neighbour: 0.001,
             settle: Span::from_millis(1500),
             scrape_every: Span::from_secs(1),
             lines: Vec::new(),
@@ -254,7 +258,9 @@ impl World {
             last_probed: None,
             kinds: None,
         };
-        world.put(Input::Configured { services: vec![service] });
+        let neighbour = |name: &ServiceName| Service { name: name.clone(), controls: Vec::new(), ..service.clone() };
+        let neighbours: Vec<Service> = service.controls.iter().map(neighbour).collect();
+        world.put(Input::Configured { services: [vec![service], neighbours].concat() });
         world.put(Input::Started);
         world
     }
@@ -489,6 +495,11 @@ impl World {
         let mut requests = requests;
         if let Some(control) = self.control.filter(|_| name == "blue" && self.routed != "blue") {
             (requests, share) = ((self.rps * seconds).round(), control);
+        }
+        if ask.service.as_str() == "search" {
+            // Always on blue.
+            requests = if name == "blue" { (self.rps * seconds).round() } else { 0.0 };
+            share = self.neighbour;
         }
         let mean_s = 0.03 * self.slowness.get(self.routed).copied().unwrap_or(1.0);
         let cell = SlotCell {
