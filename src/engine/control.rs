@@ -204,6 +204,7 @@ fn alike(broken: &Evidence, of_control: &[Evidence]) -> Option<String> {
     let (here, there) = (broken.value?, same.value?);
     let (base_here, base_there) = (broken.baseline.unwrap_or(0.0), same.baseline.unwrap_or(0.0));
     let amount = there - base_there >= LIKE_SIZE * (here - base_here);
-    let multiple = base_here > 0.0 && base_there > 0.0 && there / base_there - 1.0 >= LIKE_SIZE * (here / base_here - 1.0);
+    let multiple =
+        base_here > 0.0 && base_there > 0.0 && there / base_there - 1.0 >= LIKE_SIZE * (here / base_here - 1.0);
     (known && here > base_here && there > base_there && (amount || multiple)).then(|| one_line(same))
 }

@@ -35,6 +35,9 @@ struct Service {
     stray_s: Option<f64>,
     /// The old slot serves half of it all along, and has what the new one has.
     shared: bool,
+    /// Nobody switches it: what happens to it happens on the old slot.
+    unswitched: bool,
+    controls: &'static str,
     switched_s: Option<f64>,
     id: String,
     rolled_back: PathBuf,
@@ -84,6 +87,8 @@ impl Service {
             green: Stream::new(traffic, seed, 1, true, 600.0),
             stray_s: None,
             shared: false,
+            unswitched: false,
+            controls: "[]",
             switched_s: None,
             id: String::new(),
             rolled_back: PathBuf::new(),
@@ -101,6 +106,9 @@ impl Service {
         if self.stray_s.is_some_and(|at| (from_s..to_s).contains(&at)) {
             counted.bad = 1.0;
             counted.requests = counted.requests.max(1.0);
+        }
+        if self.unswitched {
+            return self.counters[0].add(&counted);
         }
         if self.shared {
             // The same trouble, drawn anew.
@@ -249,7 +257,13 @@ impl Fleet {
     /// Moves the traffic of every service and says so.
     fn switch_all(&self) {
         for (i, name) in self.names().into_iter().enumerate() {
-            self.exporter.lock().unwrap().services[i].switched_s = Some(now_s());
+            {
+                let mut exporter = self.exporter.lock().unwrap();
+                exporter.services[i].switched_s = Some(now_s());
+                if exporter.services[i].unswitched {
+                    continue;
+                }
+            }
             let done = self.flipback(&["announce", &name, "--old", "blue", "--new", "green", "--version", "v2"]);
             assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
             self.exporter.lock().unwrap().services[i].id = String::from_utf8_lossy(&done.stdout).trim().to_owned();
@@ -294,7 +308,7 @@ latency = 'http_request_duration_seconds_bucket{{service="$service",env="$slot"}
 "#
     );
     for s in services {
-        let (name, soak, warm_up) = (&s.name, s.soak, s.warm_up);
+        let (name, soak, warm_up, controls) = (&s.name, s.soak, s.warm_up, s.controls);
         let back = s.rolled_back.display();
         write!(
             out,
@@ -307,6 +321,7 @@ slots.blue = {{ health = {{ tcp = "127.0.0.1:{app}" }} }}
 slots.green = {{ health = {{ tcp = "127.0.0.1:{app}" }} }}
 soak = {{ duration = "{soak}", tick = "1s", extend_max = "0s" }}
 {warm_up}
+controls = {controls}
 unverified = true
 recover_within = "30s"
 [[service.rollback]]
@@ -375,18 +390,25 @@ fn what_is_broken_goes_back_within_seconds_and_what_is_well_stays() {
     let mut both = Service::new("both", "90s", with(steady(100.0, 0.005), worse));
     both.shared = true;
     services.push(both);
+    // What all of them stand on fails: the neighbour that nobody switched shows it too.
+    let mut near = Service::new("near", "90s", with(steady(100.0, 0.005), worse));
+    near.controls = "[\"far\"]";
+    services.push(near);
+    let mut far = Service::new("far", "90s", with(steady(100.0, 0.005), worse));
+    far.unswitched = true;
+    services.push(far);
 
     let fleet = Fleet::start(services);
     fleet.switch_all();
     let limit = Duration::from_secs(150);
-    for name in fleet.names() {
+    for name in fleet.names().into_iter().filter(|name| name != "far") {
         let outcome = fleet.outcome(&name, limit);
         let expected = match name.split('-').next().unwrap() {
             "outage" | "tenfold" | "slower" => "rolled_back_recovered",
             "well" | "blip" => "passed",
             // Two requests a second cannot show a tenfold rise in a minute: health checks can.
             "stray" => "passed",
-            "both" => "withheld",
+            "both" | "near" => "withheld",
             other => panic!("{other}"),
         };
         assert_eq!(outcome, expected, "{name}: {}", fleet.view(&name));
@@ -398,10 +420,14 @@ fn what_is_broken_goes_back_within_seconds_and_what_is_well_stays() {
     assert!(worst(&outage) <= 15.0, "{outage:?}");
     assert!(worst(&tenfold) <= 20.0, "{tenfold:?}");
     assert!(worst(&slower) <= 30.0, "{slower:?}");
-    let both = fleet.view("both");
-    assert!(both.to_string().contains("control"), "why nothing was moved: {both}");
-    println!("both: {}", both["outcome"]);
-    assert_eq!(fleet.delay_s("both", 0.0), None);
+    for (name, control) in
+        [("both", "blue shows the same: error rate"), ("near", "far (blue) shows the same: error rate")]
+    {
+        let outcome = fleet.view(name)["outcome"].to_string();
+        println!("{name}: {outcome}");
+        assert!(outcome.contains(control), "why nothing was moved: {outcome}");
+        assert_eq!(fleet.delay_s(name, 0.0), None);
+    }
 }
 
 #[test]
