@@ -2,6 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
 use super::traffic::{Counted, Stream, Traffic};
 use crate::domain::baseline::{Baseline, BaselineAsk};
 use crate::domain::counts::{Cell, Counts};
@@ -28,10 +31,13 @@ pub struct Setup {
     /// Length of what was recorded before the switch.
     pub baseline_s: u64,
     pub alpha: f64,
+    pub block_s: u64,
     /// Errors that the baseline does not have, whatever the traffic's share of them is.
     pub clean_baseline: bool,
     pub rule: RuleKind,
     pub warm_up: WarmUp,
+    /// Share of the scrapes after the switch that never came: the next one spans the gap.
+    pub lost: f64,
 }
 
 impl Setup {
@@ -43,9 +49,11 @@ impl Setup {
             long_s: 0,
             baseline_s: 3600,
             alpha: 0.001,
+            block_s: 5,
             clean_baseline: false,
             rule: RuleKind::Evidence,
             warm_up: WarmUp { errors: Span::from_secs(30), latency: Span::from_secs(60) },
+            lost: 0.0,
         }
     }
 
@@ -110,7 +118,27 @@ pub fn trace(setup: &Setup, seed: u64) -> Trace {
         ticks.push(Tick { from_s, to_s, counted: after.tick(from_s, to_s) });
         from += length;
     }
-    Trace { baseline, minutes, ticks }
+    Trace { baseline, minutes, ticks: lose(ticks, setup.lost, seed) }
+}
+
+/// Joins each lost tick to the one after it.
+fn lose(ticks: Vec<Tick>, share: f64, seed: u64) -> Vec<Tick> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    rng.set_stream(2);
+    let mut all: Vec<Tick> = Vec::with_capacity(ticks.len());
+    let mut gap: Option<Tick> = None;
+    for tick in ticks {
+        let tick = match gap.take() {
+            Some(lost) => Tick { from_s: lost.from_s, to_s: tick.to_s, counted: lost.counted.plus(&tick.counted) },
+            None => tick,
+        };
+        if share > 0.0 && rng.random_bool(share) {
+            gap = Some(tick);
+        } else {
+            all.push(tick);
+        }
+    }
+    all
 }
 
 /// Plays a trace through the engine, as a daemon with a perfect Prometheus would.
@@ -165,14 +193,7 @@ fn observe(trace: &Trace, next: &mut usize, from: Timestamp, now: Timestamp) -> 
         *next += 1;
         sum = Some(match sum {
             None => (at(tick.to_s), tick.counted.clone()),
-            Some((_, earlier)) => {
-                let latency = match (earlier.latency, &tick.counted.latency) {
-                    (Some(a), Some(b)) => a.plus(b),
-                    _ => None,
-                };
-                let (requests, bad) = (earlier.requests + tick.counted.requests, earlier.bad + tick.counted.bad);
-                (at(tick.to_s), Counted { requests, bad, latency })
-            }
+            Some((_, earlier)) => (at(tick.to_s), earlier.plus(&tick.counted)),
         });
     }
     match sum {
@@ -273,7 +294,7 @@ fn service(setup: &Setup) -> Service {
         quantiles,
         ticks: 3,
         alpha: Alpha::try_new(setup.alpha).unwrap_or_else(|_| unreachable!("{in_range}")),
-        block: Span::from_secs(5),
+        block: Span::from_secs(setup.block_s),
         min_events: 5,
         must_detect: ratio(10.0),
         custom: Vec::new(),

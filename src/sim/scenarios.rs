@@ -123,25 +123,59 @@ pub fn quick() -> Vec<Scenario> {
 /// What the quick table leaves out because nothing is promised of it: known weak spots and limits.
 pub fn further() -> Vec<Scenario> {
     let none = Must::FalseShareAtMost(1.0);
-    let wander = |errors: f64| Traffic { errors, scatter: Scatter::Wandering { sd: 0.5, rho: 0.9 }, ..steady(500.0) };
+    let known = |id, what: &str, setup, runs| healthy(id, what, setup, runs, none);
+    let blips = || with(steady(50.0), Event::Blips { share: 0.5, length_s: 3.0, per_hour: 2.0 });
+    let wander = |ratio: f64| {
+        let wandering = Traffic { scatter: Scatter::Wandering { sd: 0.5, rho: 0.9 }, ..steady(500.0) };
+        Setup::new(with(wandering, Event::Regression { ratio, from_s: 0.0 }))
+    };
+    let bursty = |ratio: f64| {
+        let bursty = Traffic { scatter: Scatter::Gamma { phi: 5.0 }, ..steady(50.0) };
+        Setup::new(with(bursty, Event::Regression { ratio, from_s: 0.0 }))
+    };
+    let latency = |event| Setup::new(with(Traffic { latency: true, ..steady(50.0) }, event));
+    let day = with(steady(500.0), Event::Diurnal { amplitude: 0.5 });
     let mut all = vec![
-        healthy("W1", "wandering rate (AR(1), sd 0.5) @500/s", Setup::new(wander(0.001)), 1000, none),
-        healthy(
-            "W2",
-            "blips the baseline never saw @50/s at 1 s ticks",
-            at_1s(with(steady(50.0), Event::Blips { share: 0.5, length_s: 3.0, per_hour: 2.0 })),
-            400,
-            none,
+        known("W1", "wandering rate (AR(1), sd 0.5) @500/s", wander(1.0), 2000),
+        known("W2", "wandering, exactly 1.5×", wander(1.5), 2000),
+        known("W3", "blips the baseline never saw @50/s at 1 s ticks", at_1s(blips()), 1000),
+        known("W4", "the same with block_s 15 s", Setup { block_s: 15, ..at_1s(blips()) }, 1000),
+        known("W5", "healthy, bursty at exactly 1.5×", bursty(1.5), 2000),
+        known(
+            "W6",
+            "24 h, diurnal ±50 %, 24 h baseline @500/s",
+            Setup { baseline_s: 86_400, long_s: 84_600, ..Setup::new(day) },
+            100,
+        ),
+        known("W7", "latency at exactly 1.5× @50/s", latency(Event::Slower { ratio: 1.5 }), 300),
+        known(
+            "W8",
+            "healthy, a fifth of the scrapes lost @50/s",
+            Setup { lost: 0.2, ..Setup::new(steady(50.0)) },
+            2000,
         ),
     ];
-    for (id, rps, ratio) in [("W3", 50.0, 2.0), ("W4", 5.0, 10.0), ("W5", 500.0, 2.0)] {
-        let what = format!("{ratio}× @{rps}/s");
-        all.push(bad(id, &what, Setup::new(worse(rps, ratio, 0.0)), 300, Some(ratio), &[]));
-    }
-    let what = "10× @50/s at 1 s ticks";
-    all.push(bad("W6", what, at_1s(worse(50.0, 10.0, 0.0)), 300, Some(10.0), &[]));
-    let what = "3× @50/s, 10 min of baseline";
+    let mut regression = |id, what: &str, setup: Setup, ratio: Option<f64>| {
+        all.push(bad(id, what, setup, 500, ratio, &[]));
+    };
+    regression("L1", "2× @50/s", Setup::new(worse(50.0, 2.0, 0.0)), Some(2.0));
+    regression("L2", "2× @500/s", Setup::new(worse(500.0, 2.0, 0.0)), Some(2.0));
+    regression("L3", "10× @5/s", Setup::new(worse(5.0, 10.0, 0.0)), Some(10.0));
+    regression("L4", "10× @50/s at 1 s ticks", at_1s(worse(50.0, 10.0, 0.0)), Some(10.0));
+    regression("L5", "3× @50/s at 1 s ticks", at_1s(worse(50.0, 3.0, 0.0)), Some(3.0));
+    regression("L6", "3× @500/s at 1 s ticks", at_1s(worse(500.0, 3.0, 0.0)), Some(3.0));
     let thin = Setup { baseline_s: 600, ..Setup::new(worse(50.0, 3.0, 0.0)) };
-    all.push(bad("W7", what, thin, 300, Some(3.0), &[]));
+    regression("L7", "3× @50/s, 10 min of baseline", thin, Some(3.0));
+    regression("L8", "3×, wandering rate @500/s", wander(3.0), Some(3.0));
+    regression("L9", "3×, bursty, phi 5 @50/s", bursty(3.0), Some(3.0));
+    let lost = Setup { lost: 0.2, ..Setup::new(worse(50.0, 3.0, 0.0)) };
+    regression("L10", "3× @50/s, a fifth of the scrapes lost", lost, Some(3.0));
+    regression(
+        "L11",
+        "latency: 3 % of the requests 10× slower @50/s",
+        latency(Event::Tail { share: 0.03, ratio: 10.0 }),
+        None,
+    );
+    regression("L12", "latency 1.75× @50/s", latency(Event::Slower { ratio: 1.75 }), None);
     all
 }

@@ -34,6 +34,8 @@ pub enum Event {
     Blips { share: f64, length_s: f64, per_hour: f64 },
     /// Latency is multiplied from the switch on.
     Slower { ratio: f64 },
+    /// From the switch on this share of the requests takes so many times as long.
+    Tail { share: f64, ratio: f64 },
     /// A pause of the collector: one request in fifty is slow for a second, twice a minute.
     Pauses,
     /// The first minute is slow: caches are cold.
@@ -61,6 +63,16 @@ pub struct Counted {
     pub requests: f64,
     pub bad: f64,
     pub latency: Option<Buckets>,
+}
+
+impl Counted {
+    pub fn plus(&self, later: &Counted) -> Counted {
+        let latency = match (&self.latency, &later.latency) {
+            (Some(a), Some(b)) => a.plus(b),
+            (Some(_) | None, _) => None,
+        };
+        Counted { requests: self.requests + later.requests, bad: self.bad + later.bad, latency }
+    }
 }
 
 /// Classic buckets as client libraries have them, in seconds.
@@ -132,7 +144,7 @@ impl<'a> Stream<'a> {
                     let lit: f64 = self.blips.iter().map(|b| overlap(*b, b + l)).sum();
                     share_of_all = share_of_all.max(share * lit.min(1.0));
                 }
-                Event::Slower { .. } | Event::Pauses | Event::ColdStart { .. } => {}
+                Event::Slower { .. } | Event::Tail { .. } | Event::Pauses | Event::ColdStart { .. } => {}
             }
         }
         let requests = poisson(&mut self.rng, self.traffic.rps * wave * length_s);
@@ -158,19 +170,23 @@ impl<'a> Stream<'a> {
     fn histogram(&mut self, requests: f64, from_s: f64, to_s: f64) -> Buckets {
         let mut slower = 1.0;
         let mut paused = 0.0;
+        let mut tail = (0.0, 1.0);
         for event in &self.traffic.events {
             match *event {
                 Event::Slower { ratio } if self.after => slower *= ratio,
+                Event::Tail { share, ratio } if self.after => tail = (share, ratio),
                 Event::ColdStart { ratio, length_s } if self.after && from_s < length_s => slower *= ratio,
                 // Pauses are part of the normal.
                 Event::Pauses => paused = (2.0 / 60.0) * (to_s - from_s).min(30.0) / (to_s - from_s) * 0.5,
                 _ => {}
             }
         }
-        // Most requests, and the few that met a pause of about a second.
+        // Most requests, the few that met a pause of about a second, and those of the tail.
         let mut cumulative = vec![0.0; BOUNDS.len()];
         let stuck = binomial(&mut self.rng, requests, paused);
-        for (n, mu) in [(requests - stuck, LATENCY_MU + slower.ln()), (stuck, 0.0)] {
+        let late = binomial(&mut self.rng, requests - stuck, tail.0);
+        let mu = LATENCY_MU + slower.ln();
+        for (n, mu) in [(requests - stuck - late, mu), (stuck, 0.0), (late, mu + f64::ln(tail.1))] {
             let (mut left, mut below) = (n, 0.0);
             for (bound, sum) in BOUNDS.iter().zip(&mut cumulative) {
                 let cdf = normal_cdf((bound.ln() - mu) / LATENCY_SIGMA);
