@@ -16,6 +16,7 @@ demo:
 test:
 	@demo/need systemd-analyze
 	cargo run --quiet --bin flipback -- simulate vectors tests/vectors/judge.json
+	cargo run --quiet --bin flipback -- simulate vectors tests/vectors/sliding.json
 	cargo run --quiet --bin flipback -- simulate --quick -o md
 	cargo test --quiet --example demo-app
 	cargo test

@@ -5,7 +5,7 @@
 use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use flipback::judge::eprocess::{EProcess, Terms};
+use flipback::judge::eprocess::{Ceiling, EProcess, Terms};
 use flipback::judge::normal::Normal;
 use flipback::sim::player::{Setup, play, trace};
 use flipback::sim::traffic::{Scatter, Traffic};
@@ -22,6 +22,7 @@ fn process(latency: bool) -> EProcess {
         warmup_s: 30.0,
         warmup_floor: 0.25,
         block_s: 5.0,
+        ceiling: Ceiling::Sliding,
         latency,
     };
     EProcess::new(normal, terms)

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Tick;
 use super::detect::{detectable, ratio_interval, requests_to_show};
-use super::eprocess::{EProcess, Terms, combine};
+use super::eprocess::{Ceiling, EProcess, Terms, combine};
 use super::normal::Normal;
 use super::quantile::quantile;
 use super::tail::{ScaledTail, beyond, scaled_tail};
@@ -154,6 +154,7 @@ impl Weighing {
             warmup_s: if latency { self.warm_up.latency } else { self.warm_up.errors }.as_secs_f64(),
             warmup_floor: WARMUP_FLOOR,
             block_s: self.limits.block.as_secs_f64(),
+            ceiling: Ceiling::Sliding,
             latency,
         };
         let mut tails = Vec::new();

@@ -92,7 +92,9 @@ pub fn quick() -> Vec<Scenario> {
     all.push(healthy("N10", "latency with pauses and a cold start @5/s", Setup::new(warm), 300, Must::FalseAtMost(1)));
     let blips = with(steady(50.0), Event::Blips { share: 0.5, length_s: 3.0, per_hour: 2.0 });
     let must = Must::FalseShareAtMost(0.015);
-    all.push(healthy("N11", "blips the baseline never saw @50/s", Setup::new(blips), 1000, must));
+    all.push(healthy("N11", "blips the baseline never saw @50/s", Setup::new(blips.clone()), 1000, must));
+    let must = Must::FalseShareAtMost(0.005);
+    all.push(healthy("N11b", "the same at 1 s ticks", at_1s(blips), 1000, must));
     let one = at_1s(with(steady(200.0), total(600.0, 603.0)));
     all.push(healthy("N12", "one total 3 s outage at 1 s ticks @200/s", one, 400, Must::FalseAtMost(0)));
 
@@ -124,7 +126,6 @@ pub fn quick() -> Vec<Scenario> {
 pub fn further() -> Vec<Scenario> {
     let none = Must::FalseShareAtMost(1.0);
     let known = |id, what: &str, setup, runs| healthy(id, what, setup, runs, none);
-    let blips = || with(steady(50.0), Event::Blips { share: 0.5, length_s: 3.0, per_hour: 2.0 });
     let wander = |ratio: f64| {
         let wandering = Traffic { scatter: Scatter::Wandering { sd: 0.5, rho: 0.9 }, ..steady(500.0) };
         Setup::new(with(wandering, Event::Regression { ratio, from_s: 0.0 }))
@@ -138,23 +139,26 @@ pub fn further() -> Vec<Scenario> {
     let mut all = vec![
         known("W1", "wandering rate (AR(1), sd 0.5) @500/s", wander(1.0), 2000),
         known("W2", "wandering, exactly 1.5×", wander(1.5), 2000),
-        known("W3", "blips the baseline never saw @50/s at 1 s ticks", at_1s(blips()), 1000),
-        known("W4", "the same with block_s 15 s", Setup { block_s: 15, ..at_1s(blips()) }, 1000),
-        known("W5", "healthy, bursty at exactly 1.5×", bursty(1.5), 2000),
+        known("W3", "healthy, bursty at exactly 1.5×", bursty(1.5), 2000),
         known(
-            "W6",
+            "W4",
             "24 h, diurnal ±50 %, 24 h baseline @500/s",
             Setup { baseline_s: 86_400, long_s: 84_600, ..Setup::new(day) },
             100,
         ),
-        known("W7", "latency at exactly 1.5× @50/s", latency(Event::Slower { ratio: 1.5 }), 300),
+        known("W5", "latency at exactly 1.5× @50/s", latency(Event::Slower { ratio: 1.5 }), 300),
         known(
-            "W8",
+            "W6",
             "healthy, a fifth of the scrapes lost @50/s",
             Setup { lost: 0.2, ..Setup::new(steady(50.0)) },
             2000,
         ),
     ];
+    for (id, what, ratio) in
+        [("W7", "wandering, 4 h recorded", 1.0), ("W8", "wandering, exactly 1.5×, 4 h recorded", 1.5)]
+    {
+        all.push(known(id, what, Setup { baseline_s: 14_400, ..wander(ratio) }, 2000));
+    }
     let mut regression = |id, what: &str, setup: Setup, ratio: Option<f64>| {
         all.push(bad(id, what, setup, 500, ratio, &[]));
     };
@@ -167,6 +171,8 @@ pub fn further() -> Vec<Scenario> {
     let thin = Setup { baseline_s: 600, ..Setup::new(worse(50.0, 3.0, 0.0)) };
     regression("L7", "3× @50/s, 10 min of baseline", thin, Some(3.0));
     regression("L8", "3×, wandering rate @500/s", wander(3.0), Some(3.0));
+    let four = Setup { baseline_s: 14_400, ..wander(3.0) };
+    regression("L8b", "the same, 4 h recorded", four, Some(3.0));
     regression("L9", "3×, bursty, phi 5 @50/s", bursty(3.0), Some(3.0));
     let lost = Setup { lost: 0.2, ..Setup::new(worse(50.0, 3.0, 0.0)) };
     regression("L10", "3× @50/s, a fifth of the scrapes lost", lost, Some(3.0));

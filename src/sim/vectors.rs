@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use crate::domain::counts::Buckets;
 use crate::judge::detect::ratio_interval;
-use crate::judge::eprocess::{EProcess, Terms, combine};
+use crate::judge::eprocess::{Ceiling, EProcess, Terms, combine};
 use crate::judge::normal::{MIDDLE, Normal, Pair, dispersion, envelope};
 use crate::judge::tail::scaled_tail;
 
@@ -52,6 +52,8 @@ struct Config {
     warmup_floor: f64,
     block_s: f64,
     latency: bool,
+    #[serde(default = "per_block")]
+    ceiling: Ceiling,
 }
 
 #[derive(Debug, Deserialize)]
@@ -66,6 +68,28 @@ struct Given {
 
 fn said<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Option<f64>>, D::Error> {
     Option::<f64>::deserialize(deserializer).map(Some)
+}
+
+impl Config {
+    fn terms(&self) -> Terms {
+        Terms {
+            alpha: self.alpha,
+            weight: self.weight,
+            k: self.k,
+            floor: self.floor,
+            min_ticks: self.min_ticks,
+            horizon_s: self.horizon_s,
+            warmup_s: self.warmup_s,
+            warmup_floor: self.warmup_floor,
+            block_s: self.block_s,
+            ceiling: self.ceiling,
+            latency: self.latency,
+        }
+    }
+}
+
+fn per_block() -> Ceiling {
+    Ceiling::PerBlock
 }
 
 fn one() -> f64 {
@@ -150,18 +174,7 @@ fn run_case(case: &Case, report: &mut Report) -> Result<(), String> {
         differ("env", envelope(hours, b.phi), b.env);
     }
     let c = &case.config;
-    let terms = Terms {
-        alpha: c.alpha,
-        weight: c.weight,
-        k: c.k,
-        floor: c.floor,
-        min_ticks: c.min_ticks,
-        horizon_s: c.horizon_s,
-        warmup_s: c.warmup_s,
-        warmup_floor: c.warmup_floor,
-        block_s: c.block_s,
-        latency: c.latency,
-    };
+    let terms = c.terms();
     let normal = Normal { n: b.n, x: b.x, phi: b.phi, rate: b.rate, env: b.env };
     let mut process = EProcess::new(normal, terms);
     if b.env > 1.0 {
@@ -211,6 +224,36 @@ mod tests {
         assert_eq!(report.wrong, Vec::<String>::new());
         assert!(report.cases >= 20 && report.rows > 2000, "{report:?}");
         assert!(report.largest_error <= TOLERANCE, "{report:?}");
+    }
+
+    /// Made from the formulas of the sliding ceiling by another program than this one.
+    #[test]
+    fn the_vectors_of_the_sliding_ceiling_hold_too() {
+        let report = run(include_str!("../../tests/vectors/sliding.json")).unwrap();
+        println!("{report:?}");
+        assert_eq!(report.wrong, Vec::<String>::new());
+        assert!(report.cases >= 10 && report.largest_error <= TOLERANCE, "{report:?}");
+    }
+
+    /// The same events in ticks of 1, 5, 15 and 60 s are acted upon at nearly the same second.
+    #[test]
+    fn the_tick_changes_little() {
+        let file: File = serde_json::from_str(include_str!("../../tests/vectors/judge.json")).unwrap();
+        let case = file.cases.iter().find(|c| c.name == "reg3x_1s").unwrap();
+        let (b, c) = (&case.baseline, &case.config);
+        let fires = |tick: usize| {
+            let normal = Normal { n: b.n, x: b.x, phi: b.phi, rate: b.rate, env: b.env };
+            let terms = Terms { ceiling: Ceiling::Sliding, ..c.terms() };
+            let mut process = EProcess::new(normal, terms);
+            case.rows.chunks(tick).find_map(|part| {
+                let (n, x) = part.iter().fold((0.0, 0.0), |sum, row| (sum.0 + row.n, sum.1 + row.x));
+                let t = part.last()?.t;
+                (process.tick(t, n, x) >= process.need()).then_some(t)
+            })
+        };
+        let at = [1, 5, 15, 60].map(|tick| fires(tick).unwrap());
+        println!("acts at {at:?} s");
+        assert!(at.iter().all(|s| (s - 435.0).abs() <= 15.0), "{at:?}");
     }
 
     #[test]
