@@ -124,8 +124,15 @@ pub fn quick() -> Vec<Scenario> {
 
 /// What the quick table leaves out because nothing is promised of it: known weak spots and limits.
 pub fn further() -> Vec<Scenario> {
-    let none = Must::FalseShareAtMost(1.0);
-    let known = |id, what: &str, setup, runs| healthy(id, what, setup, runs, none);
+    let known = |id, what: &str, setup, runs| Scenario {
+        id,
+        what: what.into(),
+        setup,
+        runs,
+        onset_s: None,
+        ratio: None,
+        must: Vec::new(),
+    };
     let wander = |ratio: f64| {
         let wandering = Traffic { scatter: Scatter::Wandering { sd: 0.5, rho: 0.9 }, ..steady(500.0) };
         Setup::new(with(wandering, Event::Regression { ratio, from_s: 0.0 }))
