@@ -1,5 +1,7 @@
 //! TOML → [`Settings`], validated; every problem at once, with its place and its mend.
 
+mod metrics;
+mod plan;
 mod problem;
 mod read;
 pub mod service;

@@ -282,7 +282,7 @@ fn templates(table: Table<'_, '_>) -> BTreeMap<String, Option<Metrics>> {
     table
         .entries()
         .into_iter()
-        .map(|(name, _, at)| (name.clone(), at.table().and_then(|t| service::metrics(&name, t))))
+        .map(|(name, _, at)| (name.clone(), at.table().and_then(|t| super::metrics::metrics(&name, t))))
         .collect()
 }
 

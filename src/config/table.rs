@@ -120,6 +120,10 @@ impl<'s, 't> At<'s, 't> {
         self.problem(format!("is {}, but must be {wanted}", kind(self.value)), None);
     }
 
+    pub fn is_table(&self) -> bool {
+        matches!(self.value, DeValue::Table(_))
+    }
+
     pub fn table(&self) -> Option<Table<'s, 't>> {
         let Some(table) = self.value.as_table() else {
             self.wrong_type("a table");

@@ -64,10 +64,19 @@ pub struct Metrics {
     pub name: String,
     pub requests: String,
     pub errors: Option<String>,
-    /// Classic histogram buckets in seconds.
-    pub latency: Option<String>,
+    pub latency: Option<Latency>,
     /// Any PromQL giving one number: (name, query).
     pub custom: Vec<(String, String)>,
+}
+
+/// A latency histogram, in seconds.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Latency {
+    /// A `_bucket` metric with `le`.
+    Classic(String),
+    /// A native histogram.
+    Native(String),
 }
 
 impl Metrics {

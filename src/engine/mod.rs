@@ -2,12 +2,15 @@
 //! world.
 
 mod announce;
+mod asking;
 mod control;
 pub mod message;
+mod readings;
 mod rollback;
 mod sight;
 #[cfg(test)]
 mod timelines;
+mod verdicts;
 mod view;
 mod watch;
 

@@ -482,3 +482,115 @@ fn absolute(limits: &Limits, warm_up: WarmUp, error_rate: Option<Share>) -> Thre
 pub fn is_judged(quantile: Quantile) -> bool {
     quantile != Quantile::P50
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::domain::baseline::{Provenance, Quality, Spread};
+    use crate::domain::counts::Counts;
+    use crate::domain::policy::{Alpha, Ratio};
+    use crate::domain::switch::Slot;
+
+    const BEGAN: Timestamp = Timestamp::from_millis(1_795_269_600_000);
+    const BOUNDS: [f64; 3] = [0.05, 0.1, 0.25];
+
+    fn weighing() -> Weighing {
+        let limits = Limits {
+            ratio: Ratio::try_new(1.5).unwrap(),
+            floor: Share::try_new(0.001).unwrap(),
+            error_rate: None,
+            latency_s: Vec::new(),
+            quantiles: vec![Quantile::P95, Quantile::P99],
+            ticks: 3,
+            alpha: Alpha::try_new(0.001).unwrap(),
+            block: Span::from_secs(5),
+            min_events: 5,
+            must_detect: Ratio::try_new(10.0).unwrap(),
+            custom: Vec::new(),
+        };
+        let warm_up = WarmUp { errors: Span::from_secs(30), latency: Span::from_secs(60) };
+        let phases = Phases { fast: Span::from_mins(30), long: Span::ZERO };
+        let baseline = Baseline {
+            counts: Counts::try_new(360_000.0, 360.0).unwrap(),
+            latency: Buckets::try_new(BOUNDS.to_vec(), vec![330_000.0, 345_000.0, 358_000.0], 360_000.0).ok(),
+            covered: Span::from_mins(60),
+            cells: 240,
+            spread: Spread::default(),
+            peak_rate: 120.0,
+            provenance: Provenance {
+                from: BEGAN - Span::from_mins(60),
+                to: BEGAN,
+                slot: Slot::try_new("blue").unwrap(),
+                version: None,
+                previous_release_used: false,
+                pinned: false,
+                excluded: Vec::new(),
+            },
+            quality: Quality::Good,
+        };
+        let mut rule = Weighing::new(&limits, warm_up, phases);
+        rule.with_baseline(&baseline);
+        rule.begin(BEGAN);
+        rule
+    }
+
+    fn tick(rule: &mut Weighing, from_s: u64, to_s: u64, counted: Option<(f64, f64, f64)>) {
+        let at = |s| BEGAN + Span::from_secs(s);
+        let latency = counted
+            .and_then(|(n, _, slow)| Buckets::try_new(BOUNDS.to_vec(), vec![n - slow, n - slow, n - slow], n).ok());
+        rule.tick(&Tick {
+            from: at(from_s),
+            to: at(to_s),
+            since_cut_over: Span::from_secs(to_s),
+            counts: counted.and_then(|(n, x, _)| Counts::try_new(n, x).ok()),
+            latency: latency.as_ref(),
+            custom: &[],
+        });
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// Absent is not zero, and not evidence either: ticks without a reading between the good ones change
+        /// nothing, to the last bit.
+        #[test]
+        fn an_absent_tick_changes_nothing(
+            ticks in prop::collection::vec((1u64..40, 0u32..4000, 0.0..0.3f64, 0.0..0.5f64, any::<bool>()), 1..40),
+        ) {
+            let (mut with, mut without) = (weighing(), weighing());
+            let mut t = 0;
+            for (s, n, bad, slow, gap) in ticks {
+                let n = f64::from(n);
+                let counted = Some((n, (n * bad * bad).floor(), (n * slow * slow).floor()));
+                if gap {
+                    tick(&mut with, t, t + 1, None);
+                    prop_assert_eq!(with.ln_e(), without.ln_e());
+                }
+                tick(&mut with, t, t + s, counted);
+                tick(&mut without, t, t + s, counted);
+                t += s;
+                prop_assert_eq!(with.ln_e().map(f64::to_bits), without.ln_e().map(f64::to_bits));
+                prop_assert_eq!(with.breached_since(), without.breached_since());
+            }
+        }
+    }
+
+    /// A baseline or a cut-over that comes late judges what was kept until then, as if it had been there.
+    #[test]
+    fn what_comes_late_judges_what_was_kept() {
+        let (mut early, mut late) = (weighing(), weighing());
+        late.judged = Judged::Waiting;
+        let baseline = early.clone();
+        for i in 0..10 {
+            tick(&mut early, i * 15, (i + 1) * 15, Some((1500.0, 40.0, 3.0)));
+            tick(&mut late, i * 15, (i + 1) * 15, Some((1500.0, 40.0, 3.0)));
+        }
+        assert_eq!((late.ln_e(), late.breached_since()), (None, None));
+        late.judged = baseline.judged;
+        late.catch_up();
+        assert_eq!(early.ln_e(), late.ln_e());
+        assert!(late.breached_since().is_some() && early.breached_since() == late.breached_since());
+    }
+}

@@ -126,6 +126,11 @@ const CASES: &[(&str, &str, &str)] = &[
         "latency  = 'http_request_duration_seconds_bucket{service=\"$service\",env=\"$slot\"}'",
         "latency  = 'http_request_duration_seconds_bucket{service=\"$service\"}'",
     ),
+    (
+        "native, but nothing named",
+        "latency  = 'http_request_duration_seconds_bucket{service=\"$service\",env=\"$slot\"}'",
+        "latency  = { nativ = 'http_request_duration_seconds{service=\"$service\",env=\"$slot\"}' }",
+    ),
     ("missing selector", "requests = 'http_requests_total{service=\"$service\",env=\"$slot\"}'\n", ""),
     ("unknown template", "metrics = \"web\"", "metrics = \"wbe\""),
     ("unknown key", "latency  =", "latencies ="),

@@ -15,6 +15,7 @@ mod jumps;
 mod layers;
 mod loop_on_real_parts;
 mod mails;
+mod native;
 mod stack;
 mod steps;
 mod unit;

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
+use super::native::{self, Histogram};
 use crate::domain::signal::{FailureKind, ReadFailure};
 
 pub type Labels = BTreeMap<String, String>;
@@ -103,7 +104,7 @@ pub fn vector(body: &[u8]) -> Result<Vec<Sample>, ReadFailure> {
     raw.into_iter()
         .map(|sample| {
             if sample.histogram.is_some() {
-                return Err(unusable("a series is a native histogram; classic buckets (_bucket) are needed here"));
+                return Err(unusable("a series is a native histogram; it is named as latency = { native = '...' }"));
             }
             let (_, text) = sample.value.ok_or_else(|| unusable("a sample has no value"))?;
             Ok(Sample { labels: sample.metric, value: number(&text)? })
@@ -117,7 +118,7 @@ pub fn matrix(body: &[u8]) -> Result<Vec<Series>, ReadFailure> {
     raw.into_iter()
         .map(|series| {
             if series.histograms.is_some() {
-                return Err(unusable("a series is a native histogram; classic buckets (_bucket) are needed here"));
+                return Err(unusable("a series is a native histogram; it is named as latency = { native = '...' }"));
             }
             let points = series
                 .values
@@ -127,6 +128,41 @@ pub fn matrix(body: &[u8]) -> Result<Vec<Series>, ReadFailure> {
             Ok(Series { labels: series.metric, points })
         })
         .collect()
+}
+
+#[derive(Deserialize)]
+struct RawHistograms {
+    #[serde(default)]
+    metric: Labels,
+    histogram: Option<(f64, native::Raw)>,
+    #[serde(default)]
+    histograms: Vec<(f64, native::Raw)>,
+}
+
+impl RawHistograms {
+    fn read(self) -> Result<HistogramSeries, ReadFailure> {
+        let all = self.histograms.into_iter().chain(self.histogram);
+        let points: Vec<(i64, Histogram)> = all
+            .map(|(at, raw)| Ok(((at * 1000.0).round() as i64, Histogram::read(&raw).map_err(unusable)?)))
+            .collect::<Result<_, ReadFailure>>()?;
+        if points.is_empty() {
+            return Err(unusable("a series is no native histogram: name classic buckets as latency = '..._bucket'"));
+        }
+        Ok(HistogramSeries { labels: self.metric, points })
+    }
+}
+
+/// One series' native histograms: (milliseconds, histogram).
+#[derive(Debug, Clone, PartialEq)]
+pub struct HistogramSeries {
+    pub labels: Labels,
+    pub points: Vec<(i64, Histogram)>,
+}
+
+/// An instant vector (one point each) or a range vector of native histograms.
+pub fn histograms(body: &[u8], wanted: &str) -> Result<Vec<HistogramSeries>, ReadFailure> {
+    let raw: Vec<RawHistograms> = open(body, wanted)?;
+    raw.into_iter().map(RawHistograms::read).collect()
 }
 
 /// A scalar, as `time()` answers.

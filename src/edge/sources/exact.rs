@@ -80,7 +80,7 @@ pub fn increase(
     sum
 }
 
-fn is_plausible(value: f64, plausible: Plausible, target: Target) -> bool {
+pub(super) fn is_plausible(value: f64, plausible: Plausible, target: Target) -> bool {
     match plausible.rate {
         Some(rate) => value <= (rate * plausible.interval_s).max(SMALL),
         // Nothing to compare with: a new label set of a known target is most likely new.

@@ -74,6 +74,7 @@ impl Prometheus {
             ("requests", Some(&template.requests)),
             ("errors", template.errors.as_ref()),
             ("latency", template.latency.as_ref()),
+            ("native latency", template.native.as_ref()),
         ];
         for (what, selector) in named.into_iter().filter_map(|(what, s)| Some((what, s?))) {
             let subject = format!("{} {slot} {what}", service.name);
@@ -135,7 +136,13 @@ impl Prometheus {
                 warn(&mut level, &mut text, "stale".into());
             }
         }
-        if what == "latency" {
+        if what == "native latency" {
+            let q99 = format!("histogram_quantile(0.99, sum(rate({x}[{}])))", Span::from_mins(5));
+            match decode::vector(&self.instant(&q99, None).await?)?.first() {
+                Some(p99) => text.push_str(&format!(", p99 {:.0} ms", p99.value * 1000.0)),
+                None => warn(&mut level, &mut text, "no native histogram: is it a classic one (..._bucket)?".into()),
+            }
+        } else if what == "latency" {
             let sums = decode::vector(&self.instant(&format!("sum by (le) (increase({x}[1h]))"), None).await?)?;
             let by_le = sums.iter().filter_map(|s| Some((s.labels.get("le")?.clone(), s.value))).collect();
             match buckets(&by_le) {

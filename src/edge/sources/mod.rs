@@ -4,6 +4,7 @@ mod client;
 mod decode;
 mod exact;
 mod examine;
+mod native;
 mod observe;
 pub mod promql;
 mod record;

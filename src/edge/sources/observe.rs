@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::client::Prometheus;
 use super::decode::{self, Labels, Sample, Series};
 use super::exact::{self, Plausible, Target};
+use super::native::{self, Histogram};
 use super::promql::{GroupLabels, Selector, Template, at, bind_query, quoted};
 use crate::domain::counts::{Buckets, Counts};
 use crate::domain::signal::{FailureKind, Observation, ReadFailure, Reading, SlotCell, SourceClock, Targets};
@@ -111,15 +112,34 @@ impl Prometheus {
         } else {
             self.specials(&group, &special, first.from, to).await?
         };
+        let native = self.native(&group, first.from, to).await?;
         let mut answers = Vec::new();
         for (id, ask) in asks {
             let mut custom = Vec::new();
             for (name, query) in &ask.metrics.custom {
                 custom.push((name.clone(), self.custom(&bind_query(query, &ask.service, &ask.slot), to).await));
             }
-            answers.push((id.clone(), read(&group, ask, to, &samples, &specials, custom), Some(clock)));
+            answers.push((id.clone(), read(&group, ask, to, &samples, &specials, &native, custom), Some(clock)));
         }
         Ok(answers)
+    }
+
+    /// The native histograms at both ends of the tick, as they stand there.
+    async fn native(&self, group: &Group<'_>, from: Timestamp, to: Timestamp) -> Result<Native, ReadFailure> {
+        let (Some(selector), Some((_, first))) = (&group.template.native, group.asks.first()) else {
+            return Ok(Native::default());
+        };
+        let x = selector.bind(&group.services, &group.slots, &first.spec);
+        let mut ends = Vec::new();
+        for t in [from, to] {
+            let body = self.instant(&format!("{x} @ {}", at(t)), None).await?;
+            let series = decode::histograms(&body, "vector")?;
+            ends.push(
+                series.into_iter().filter_map(|s| Some((s.labels, s.points.into_iter().next_back()?.1))).collect(),
+            );
+        }
+        let after = ends.pop().unwrap_or_default();
+        Ok(Native { before: ends.pop().unwrap_or_default(), after })
     }
 
     async fn meta(&self, requests: &Selector, server_now: Timestamp) -> Result<Meta, ReadFailure> {
@@ -229,6 +249,12 @@ struct Specials {
     targets: BTreeMap<(String, String), Target>,
 }
 
+#[derive(Default)]
+struct Native {
+    before: BTreeMap<Labels, Histogram>,
+    after: BTreeMap<Labels, Histogram>,
+}
+
 fn failed(id: &CommandId, kind: FailureKind, detail: String) -> Answer {
     (id.clone(), Observation::Failed(ReadFailure { kind, detail }), None)
 }
@@ -318,6 +344,7 @@ fn read(
     to: Timestamp,
     samples: &[Sample],
     specials: &Specials,
+    native: &Native,
     custom: Vec<(String, Reading<f64>)>,
 ) -> Observation {
     let mine = |part: &str, selector: &Selector| {
@@ -354,7 +381,18 @@ fn read(
         Err(why) => Reading::Failed(ReadFailure { kind: FailureKind::Unusable, detail: why.to_string() }),
     };
     let latency = match latency {
-        None => Reading::Absent,
+        None => template.native.as_ref().map_or(Reading::Absent, |selector| {
+            let by = group_labels(group, selector);
+            let of = |all: &BTreeMap<Labels, Histogram>| -> BTreeMap<Labels, Histogram> {
+                all.iter().filter(|(l, _)| belongs(l, &by, ask)).map(|(l, h)| (l.clone(), h.clone())).collect()
+            };
+            let (buckets, left_out) = native::increase(&of(&native.before), &of(&native.after), plausible);
+            if left_out > 0.0 {
+                remarks.push(format!("counter jump in latency: {left_out:.0} not counted"));
+            }
+            // A change of the app's resolution is one tick without latency, not a failure.
+            buckets.filter(|b| b.total() > 0.0).map_or(Reading::Absent, Reading::Value)
+        }),
         Some(by_le) if by_le.is_empty() => Reading::Absent,
         Some(by_le) => match buckets(&by_le) {
             Ok(buckets) => Reading::Value(buckets),

@@ -6,7 +6,7 @@ use std::fmt;
 use promql_parser::label::MatchOp;
 use promql_parser::parser::{Expr, parse};
 
-use crate::domain::service::{Metrics, SlotSpec};
+use crate::domain::service::{Latency, Metrics, SlotSpec};
 use crate::domain::signal::Signal;
 use crate::domain::switch::{ServiceName, Slot};
 use crate::domain::time::{Span, Timestamp};
@@ -202,7 +202,10 @@ pub fn at(t: Timestamp) -> String {
 pub struct Template {
     pub requests: Selector,
     pub errors: Option<Selector>,
+    /// Classic buckets, or ...
     pub latency: Option<Selector>,
+    /// ... a native histogram.
+    pub native: Option<Selector>,
 }
 
 impl Template {
@@ -213,12 +216,20 @@ impl Template {
         Ok(Template {
             requests: named("requests", &metrics.requests)?,
             errors: metrics.errors.as_deref().map(|t| named("errors", t)).transpose()?,
-            latency: metrics.latency.as_deref().map(|t| named("latency", t)).transpose()?,
+            latency: match &metrics.latency {
+                Some(Latency::Classic(text)) => Some(named("latency", text)?),
+                Some(Latency::Native(_)) | None => None,
+            },
+            native: match &metrics.latency {
+                Some(Latency::Native(text)) => Some(named("latency", text)?),
+                Some(Latency::Classic(_)) | None => None,
+            },
         })
     }
 
     pub fn selectors(&self) -> impl Iterator<Item = &Selector> {
-        [Some(&self.requests), self.errors.as_ref(), self.latency.as_ref()].into_iter().flatten()
+        let more = [self.errors.as_ref(), self.latency.as_ref(), self.native.as_ref()];
+        std::iter::once(&self.requests).chain(more.into_iter().flatten())
     }
 
     /// Whether one query can serve several services: every selector has the whole-value matcher.
@@ -280,6 +291,10 @@ pub fn shown_query(
             let errors = bound(template.errors.as_ref()?);
             let requests = bound(&template.requests);
             Some(format!("sum(rate({errors}[{range}])) / sum(rate({requests}[{range}]))"))
+        }
+        Signal::Latency(q) if template.native.is_some() => {
+            let native = bound(template.native.as_ref()?);
+            Some(format!("histogram_quantile({}, sum(rate({native}[{range}])))", q.q()))
         }
         Signal::Latency(q) => {
             let latency = bound(template.latency.as_ref()?);

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::client::Prometheus;
 use super::decode::{self, Labels};
+use super::exact::Plausible;
+use super::native::{self, Histogram};
 use super::observe::{WINDOW, buckets};
 use super::promql::{GroupLabels, Selector, Template};
 use crate::domain::counts::{Cell, Counts};
@@ -53,7 +55,17 @@ impl Prometheus {
                 let stop = (start + width.times(STEPS_MAX - 1)).min(end);
                 let query = query(&template, ask, &slots, spec, width);
                 let series = decode::matrix(&self.range(&query, start, stop, width).await?)?;
-                collect(&template, &slots, width, &series, &mut out)?;
+                let mut cells = collect(&template, &slots, width, &series)?;
+                if let Some(selector) = &template.native {
+                    let x = selector.bind(&BTreeSet::from([ask.service.as_str()]), &slots, spec).to_string();
+                    let body = self.range(&x, start - width, stop, width).await?;
+                    let by = GroupLabels::of(selector, false, template.groups_slots());
+                    let series = decode::histograms(&body, "matrix")?;
+                    add_native(&mut cells, &series, &by, &slots, width)?;
+                }
+                for (slot, more) in cells {
+                    out.entry(slot).or_default().extend(more);
+                }
                 start = stop + width;
             }
         }
@@ -107,9 +119,8 @@ fn collect(
     slots: &BTreeSet<&str>,
     width: Span,
     series: &[decode::Series],
-    out: &mut BTreeMap<Slot, Vec<Cell>>,
-) -> Result<(), ReadFailure> {
-    let unusable = |detail: String| ReadFailure { kind: FailureKind::Unusable, detail };
+) -> Result<BTreeMap<Slot, Vec<Cell>>, ReadFailure> {
+    let mut out: BTreeMap<Slot, Vec<Cell>> = BTreeMap::new();
     let mut drafts: BTreeMap<(Slot, i64), Draft> = BTreeMap::new();
     for one in series {
         let part = one.labels.get("flipback_part").map_or("", String::as_str);
@@ -133,6 +144,42 @@ fn collect(
         let Ok(counts) = Counts::try_new(requests, draft.errors) else { continue };
         let latency = if draft.latency.is_empty() { None } else { buckets(&draft.latency).ok() };
         out.entry(slot).or_default().push(Cell { from: to - width, to, counts, latency });
+    }
+    Ok(out)
+}
+
+fn unusable(detail: String) -> ReadFailure {
+    ReadFailure { kind: FailureKind::Unusable, detail }
+}
+
+/// Native histograms of a cell: what its series grew by. A series' first cell has no beginning, and is left out.
+fn add_native(
+    cells: &mut BTreeMap<Slot, Vec<Cell>>,
+    series: &[decode::HistogramSeries],
+    by: &GroupLabels,
+    slots: &BTreeSet<&str>,
+    width: Span,
+) -> Result<(), ReadFailure> {
+    // Nothing is plausible without a baseline: what was born or begun anew inside a cell is not in it.
+    let plausible = Plausible { rate: Some(0.0), interval_s: width.as_secs_f64() };
+    for (slot, cells) in cells {
+        let mut own = Vec::new();
+        for s in series {
+            if slot_of(&s.labels, by, slots).map_err(unusable)? == *slot {
+                own.push(s);
+            }
+        }
+        let at = |ms: i64| -> BTreeMap<Labels, Histogram> {
+            let point = |s: &&decode::HistogramSeries| {
+                let i = s.points.binary_search_by_key(&ms, |(at, _)| *at).ok()?;
+                Some((s.labels.clone(), s.points.get(i)?.1.clone()))
+            };
+            own.iter().filter_map(point).collect()
+        };
+        for cell in cells {
+            let (before, after) = (at(cell.from.as_millis()), at(cell.to.as_millis()));
+            cell.latency = native::increase(&before, &after, plausible).0.filter(|b| b.total() > 0.0);
+        }
     }
     Ok(())
 }

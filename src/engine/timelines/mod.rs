@@ -23,7 +23,7 @@ use crate::domain::plan::{
     StepResult,
 };
 use crate::domain::policy::{Alpha, Limits, Mode, Policy, Ratio, RuleKind, Share, WarmUp};
-use crate::domain::service::{Metrics, Service, SlotSpec, Slots};
+use crate::domain::service::{Latency, Metrics, Service, SlotSpec, Slots};
 use crate::domain::signal::{FailureKind, Observation, Quantile, ReadFailure, Reading, SlotCell, SourceClock, Targets};
 use crate::domain::switch::{Announcement, EventId, RollbackSafety, ServiceName, Slot, SwitchId, Version};
 use crate::domain::time::{Span, Timestamp};
@@ -173,7 +173,7 @@ fn service() -> Service {
             name: "web".into(),
             requests: "requests{env=\"$slot\"}".into(),
             errors: Some("errors{env=\"$slot\"}".into()),
-            latency: Some("latency_bucket{env=\"$slot\"}".into()),
+            latency: Some(Latency::Classic("latency_bucket{env=\"$slot\"}".into())),
             custom: Vec::new(),
         },
         policy: Policy {
