@@ -478,3 +478,26 @@ fn spacing(series: &[Series]) -> Option<Span> {
     let unit = if median >= 900 { 1000 } else { 100 };
     Some(Span::from_millis(((median + unit / 2) / unit * unit).max(100)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_scrape_interval_is_that_of_the_last_scrapes() {
+        let spacing_of = |gaps_ms: &[i64]| {
+            let mut at = 0;
+            let mut points = vec![(0, 1.0)];
+            for gap in gaps_ms {
+                at += gap;
+                points.push((at, 1.0));
+            }
+            spacing(&[Series { labels: Labels::new(), points }])
+        };
+        assert_eq!(spacing_of(&[15_000; 20]), Some(Span::from_secs(15)));
+        assert_eq!(spacing_of(&[15_000, 15_001, 14_998, 31_000, 15_002]), Some(Span::from_secs(15)), "one was late");
+        let changed = [&[15_000; 20][..], &[1000; 4]].concat();
+        assert_eq!(spacing_of(&changed), Some(Span::from_secs(1)), "twenty old ones do not outvote four new ones");
+        assert_eq!(spacing_of(&[]), None);
+    }
+}

@@ -136,6 +136,9 @@ fn a_control_that_shows_the_same_takes_the_blame_from_the_switch() {
     assert!(w.transcript().contains("the switch is not the cause: blue shows the same"), "{}", w.transcript());
     let (outcome, w) = degraded_alike(0.001);
     assert_eq!((outcome.as_str(), w.ran.len()), ("rolled_back_recovered", 1), "{}", w.transcript());
+    // Ten times its normal is bad there too, but nothing like fifty times.
+    let (outcome, w) = degraded_alike(0.01);
+    assert_eq!((outcome.as_str(), w.ran.len()), ("rolled_back_recovered", 1), "{}", w.transcript());
 }
 
 #[test]

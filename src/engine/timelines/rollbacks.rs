@@ -332,6 +332,18 @@ fn moved_back_but_still_bad_is_not_recovered() {
     );
 }
 
+/// Three good ticks of 15 s do not fit into 30 s: that is no sign of a sick slot.
+#[test]
+fn a_recovery_has_time_for_its_ticks_however_little_was_configured() {
+    let mut w = World::with(|s| {
+        s.policy.tick = Span::from_secs(15);
+        s.policy.recover_within = Span::from_secs(30);
+    });
+    w.errors.insert("green", 0.5);
+    let _ = w.switch("green", "v2");
+    assert_eq!(w.run_to_end(1), "rolled_back_recovered", "{}", w.transcript());
+}
+
 #[test]
 fn moved_back_without_traffic_is_unseen() {
     let mut w = World::new();
