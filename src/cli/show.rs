@@ -199,7 +199,7 @@ fn text(w: &WatchView) -> String {
         line(format!("all signals together: {all} (a rollback needs {needed})"));
     }
     if let Some(detectable) = w.detectable {
-        line(format!("this traffic can show errors of {detectable:.1}× the recorded rate within the soak"));
+        line(format!("this traffic can show errors of {detectable:.1}× the normal within the soak"));
     }
     line("\nBASELINE".into());
     match &w.baseline {

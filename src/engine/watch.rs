@@ -412,7 +412,8 @@ impl Watch {
         let wanted = policy.limits.must_detect.get();
         let text = match self.detectable {
             Some(ratio) => format!(
-                "within {whole} about {expected:.0} requests can show an error rate of {ratio:.1}× the recorded one"
+                "within {whole} about {expected:.0} requests can show an error rate of {:.2} %, {ratio:.1}× the normal",
+                self.rule.share_at(ratio).unwrap_or(1.0) * 100.0
             ),
             None => format!("within {whole} about {expected:.0} requests can not even show a total outage"),
         };

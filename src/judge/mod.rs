@@ -168,6 +168,11 @@ impl Rule {
         self.parts().0.and_then(Weighing::ln_e)
     }
 
+    /// The error rate that a multiple of the normal is.
+    pub fn share_at(&self, multiple: f64) -> Option<f64> {
+        self.parts().0.and_then(|rule| rule.share_at(multiple))
+    }
+
     /// The smallest multiple of the normal error rate that so many requests can show.
     pub fn detectable(&self, requests: f64) -> Option<f64> {
         self.parts().0.and_then(|rule| rule.detectable(requests))

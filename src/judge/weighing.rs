@@ -357,6 +357,13 @@ impl Weighing {
         Some(r * p0 / self.base(normal))
     }
 
+    /// The error rate that such a multiple is, at most 1.
+    pub fn share_at(&self, multiple: f64) -> Option<f64> {
+        let Judged::By(signals) = &self.judged else { return None };
+        let errors = signals.iter().find(|s| s.signal == Signal::ErrorRate)?;
+        Some((multiple * self.base(errors.process.normal())).min(1.0))
+    }
+
     pub fn evidence(&self) -> Vec<Evidence> {
         let plain = self.absolute.evidence();
         let Judged::By(signals) = &self.judged else { return plain };

@@ -451,7 +451,10 @@ fn signal_row(e: &Evidence, w: &WatchView) -> SignalRow {
                 Signal::ErrorRate | Signal::Latency(_) => Some(format!("{} requests counted", thousands(e.requests))),
                 Signal::Traffic | Signal::Custom(_) => None,
             },
-            e.proof.map(|p| format!("evidence 1 in {}", large(p.one_in))),
+            e.proof.map(|p| match p.one_in {
+                one_in if one_in < 1.5 => "no evidence against it".to_owned(),
+                one_in => format!("evidence 1 in {}", large(one_in)),
+            }),
             e.since.map(|at| format!("since {}", after_cut_over(at, w))),
         ]
         .into_iter()
