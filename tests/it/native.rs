@@ -242,6 +242,17 @@ async fn native_histograms_are_counted_exactly_and_finely() {
     let p99_s = quantile(&sum, Quantile::P99.q()).unwrap();
     assert!((0.42..=0.5).contains(&p99_s), "5 % take between 0.46 and 0.5 s: {p99_s}");
 
+    // A counter named as a histogram costs the latency, with a word, and not the counts.
+    let (id, mut wrong) = ask(now() - Span::from_secs(5));
+    wrong.metrics.latency = Some(Latency::Native(metrics().requests));
+    match source.observe(now, vec![(id, wrong)]).await.remove(0).1 {
+        Observation::Cell(cell) => {
+            assert!(cell.counts.value().is_some(), "{cell:?}");
+            assert!(format!("{:?}", cell.latency).contains("is no native histogram"), "{cell:?}");
+        }
+        other => panic!("{other:?}"),
+    }
+
     // The recorded normal has them as well, once they have settled; what was restarted inside a cell is not in it.
     let ask = RecordAsk {
         service: ServiceName::try_new("checkout").unwrap(),

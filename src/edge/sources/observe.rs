@@ -112,7 +112,8 @@ impl Prometheus {
         } else {
             self.specials(&group, &special, first.from, to).await?
         };
-        let native = self.native(&group, first.from, to).await?;
+        // A histogram that cannot be read is latency that cannot be judged: the counts go on.
+        let native = self.native(&group, first.from, to).await;
         let mut answers = Vec::new();
         for (id, ask) in asks {
             let mut custom = Vec::new();
@@ -344,7 +345,7 @@ fn read(
     to: Timestamp,
     samples: &[Sample],
     specials: &Specials,
-    native: &Native,
+    native: &Result<Native, ReadFailure>,
     custom: Vec<(String, Reading<f64>)>,
 ) -> Observation {
     let mine = |part: &str, selector: &Selector| {
@@ -382,6 +383,10 @@ fn read(
     };
     let latency = match latency {
         None => template.native.as_ref().map_or(Reading::Absent, |selector| {
+            let native = match native {
+                Ok(native) => native,
+                Err(failure) => return Reading::Failed(failure.clone()),
+            };
             let by = group_labels(group, selector);
             let of = |all: &BTreeMap<Labels, Histogram>| -> BTreeMap<Labels, Histogram> {
                 all.iter().filter(|(l, _)| belongs(l, &by, ask)).map(|(l, h)| (l.clone(), h.clone())).collect()

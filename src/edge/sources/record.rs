@@ -18,6 +18,9 @@ use crate::engine::message::{RecordAsk, RecordedCells};
 /// Steps of one request. Prometheus itself stops at 11,000 points per series; this keeps answers small.
 const STEPS_MAX: u64 = 1000;
 
+/// The same of native histograms: each point of theirs is some kilobytes of text.
+const NATIVE_STEPS_MAX: u64 = 100;
+
 /// Newest samples may still be on their way.
 const SETTLE: Span = Span::from_secs(5);
 
@@ -58,10 +61,15 @@ impl Prometheus {
                 let mut cells = collect(&template, &slots, width, &series)?;
                 if let Some(selector) = &template.native {
                     let x = selector.bind(&BTreeSet::from([ask.service.as_str()]), &slots, spec).to_string();
-                    let body = self.range(&x, start - width, stop, width).await?;
                     let by = GroupLabels::of(selector, false, template.groups_slots());
-                    let series = decode::histograms(&body, "matrix")?;
-                    add_native(&mut cells, &series, &by, &slots, width)?;
+                    let mut first = start;
+                    while first <= stop {
+                        let last = (first + width.times(NATIVE_STEPS_MAX - 1)).min(stop);
+                        let body = self.range(&x, first - width, last, width).await?;
+                        let series = decode::histograms(&body, "matrix")?;
+                        add_native(&mut cells, &series, &by, &slots, width)?;
+                        first = last + width;
+                    }
                 }
                 for (slot, more) in cells {
                     out.entry(slot).or_default().extend(more);
@@ -160,7 +168,8 @@ fn add_native(
     slots: &BTreeSet<&str>,
     width: Span,
 ) -> Result<(), ReadFailure> {
-    // Nothing is plausible without a baseline: what was born or begun anew inside a cell is not in it.
+    // Nothing is plausible without a baseline: what was born or begun anew inside a cell is not in it, but for
+    // a handful.
     let plausible = Plausible { rate: Some(0.0), interval_s: width.as_secs_f64() };
     for (slot, cells) in cells {
         let mut own = Vec::new();
@@ -178,7 +187,9 @@ fn add_native(
         };
         for cell in cells {
             let (before, after) = (at(cell.from.as_millis()), at(cell.to.as_millis()));
-            cell.latency = native::increase(&before, &after, plausible).0.filter(|b| b.total() > 0.0);
+            if !after.is_empty() {
+                cell.latency = native::increase(&before, &after, plausible).0.filter(|b| b.total() > 0.0);
+            }
         }
     }
     Ok(())
