@@ -21,6 +21,10 @@ const ONE_IN: f64 = 20.0;
 /// ... and a regression of at least half the size.
 const LIKE_SIZE: f64 = 0.5;
 
+/// What trickles to the old slot after the cut-over is no control: connections that drain may well fail.
+/// It must have at least this part of the new slot's requests.
+const SERVES: f64 = 0.1;
+
 /// Slots of a neighbour that are asked where flipback does not know which of them is live.
 const SLOTS_MAX: usize = 4;
 
@@ -186,20 +190,26 @@ impl Watch {
 
     /// Whether everything that broke shows alike where nothing was switched.
     pub(super) fn control_too(&self, broken: &[Evidence]) -> Option<String> {
-        let old = (self.announcement.old.to_string(), &self.control);
-        let neighbours = self.neighbours.iter().map(|n| (format!("{} ({})", n.service, n.slot), &n.rule));
-        std::iter::once(old).chain(neighbours).find_map(|(name, rule)| {
+        let events = f64::from(self.service.policy.limits.min_events);
+        let old = (self.announcement.old.to_string(), &self.control, SERVES);
+        let neighbours = self.neighbours.iter().map(|n| (format!("{} ({})", n.service, n.slot), &n.rule, 0.0));
+        std::iter::once(old).chain(neighbours).find_map(|(name, rule, serves)| {
             let of_control = rule.evidence();
-            let shown: Vec<String> = broken.iter().map(|e| alike(e, &of_control)).collect::<Option<_>>()?;
+            let shown: Vec<String> =
+                broken.iter().map(|e| alike(e, &of_control, events, serves)).collect::<Option<_>>()?;
             (!shown.is_empty()).then(|| format!("{name} shows the same: {}", shown.join("; ")))
         })
     }
 }
 
 /// The control's own line of a signal, if it is worse there too, by a like amount or a like multiple of what
-/// is normal there.
-fn alike(broken: &Evidence, of_control: &[Evidence]) -> Option<String> {
+/// is normal there, over so many bad requests and this part of the new slot's traffic at least.
+fn alike(broken: &Evidence, of_control: &[Evidence], events: f64, serves: f64) -> Option<String> {
     let same = of_control.iter().find(|c| c.signal == broken.signal)?;
+    let few = same.proof.is_some() && same.bad < events;
+    if few || same.requests < serves * broken.requests {
+        return None;
+    }
     let known = same.state == SignalState::Breached || same.proof.is_some_and(|p| p.one_in >= ONE_IN);
     let (here, there) = (broken.value?, same.value?);
     let (base_here, base_there) = (broken.baseline.unwrap_or(0.0), same.baseline.unwrap_or(0.0));

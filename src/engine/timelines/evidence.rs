@@ -136,6 +136,12 @@ fn a_control_that_shows_the_same_takes_the_blame_from_the_switch() {
     assert!(w.transcript().contains("the switch is not the cause: blue shows the same"), "{}", w.transcript());
     let (outcome, w) = degraded_alike(0.001);
     assert_eq!((outcome.as_str(), w.ran.len()), ("rolled_back_recovered", 1), "{}", w.transcript());
+    // A trickle of draining connections that all fail is no control.
+    let mut w = world(|s| s.policy.tick = Span::from_secs(5));
+    (w.control, w.control_rps) = (Some(1.0), 2.0);
+    w.errors.insert("green", 0.05);
+    let _ = w.switch("green", "v2");
+    assert_eq!(w.run_to_end(1), "rolled_back_recovered", "{}", w.transcript());
     // Ten times its normal is bad there too, but nothing like fifty times.
     let (outcome, w) = degraded_alike(0.01);
     assert_eq!((outcome.as_str(), w.ran.len()), ("rolled_back_recovered", 1), "{}", w.transcript());

@@ -73,8 +73,10 @@ pub(super) struct World {
     pub probe_lies: Option<ProbeReading>,
     pub steps: VecDeque<Does>,
     pub baseline: Result<Baseline, String>,
-    /// The old slot still serves as much as the new one, with this share of errors.
+    /// The old slot still serves, with this share of errors ...
     pub control: Option<f64>,
+    /// ... and this many requests per second.
+    pub control_rps: f64,
     /// Share of errors of the neighbour "search".
     pub neighbour: f64,
     pub settle: Span,
@@ -243,6 +245,7 @@ impl World {
             steps: VecDeque::new(),
             baseline: Ok(good_baseline()),
             control: None,
+            control_rps: 100.0,
             neighbour: 0.001,
             settle: Span::from_millis(1500),
             scrape_every: Span::from_secs(1),
@@ -494,7 +497,7 @@ impl World {
         let mut share = self.errors.get(self.routed).copied().unwrap_or(0.0005);
         let mut requests = requests;
         if let Some(control) = self.control.filter(|_| name == "blue" && self.routed != "blue") {
-            (requests, share) = ((self.rps * seconds).round(), control);
+            (requests, share) = ((self.control_rps * seconds).round(), control);
         }
         if ask.service.as_str() == "search" {
             // Always on blue.
