@@ -7,7 +7,9 @@ use super::plan::{plan, slots};
 use super::read::http_url;
 use super::table::{At, Table};
 use crate::domain::plan::Plan;
-use crate::domain::policy::{Alpha, Bound, CustomLimit, Limits, Mode, Policy, Ratio, RuleKind, Share, WarmUp};
+use crate::domain::policy::{
+    Alpha, Bound, CustomLimit, Limits, Mode, Policy, Ratio, RuleKind, Share, TailNull, WarmUp,
+};
 use crate::domain::service::{Metrics, Service, Slots};
 use crate::domain::signal::Quantile;
 use crate::domain::switch::ServiceName;
@@ -257,6 +259,7 @@ pub(super) fn default_limits() -> Limits {
             block: Span::from_secs(5),
             latency_s: Vec::new(),
             quantiles: vec![Quantile::P95, Quantile::P99],
+            tail: TailNull::Scaled,
             ticks: 3,
             min_events: 5,
             must_detect,
@@ -283,6 +286,10 @@ fn limits<'s, 't>(table: Table<'s, 't>) -> (Option<Limits>, Option<At<'s, 't>>) 
     number("floor", &mut |n| Share::try_new(n).map(|s| limits.floor = s).map_err(|e| e.to_string()));
     number("error_rate", &mut |n| Share::try_new(n).map(|s| limits.error_rate = Some(s)).map_err(|e| e.to_string()));
     number("alpha", &mut |n| Alpha::try_new(n).map(|a| limits.alpha = a).map_err(|e| e.to_string()));
+    let nulls = [("scaled", TailNull::Scaled), ("strict", TailNull::Strict)];
+    if let Some(tail) = table.get("tail").and_then(|at| at.word(&nulls)) {
+        limits.tail = tail;
+    }
     if let Some(span) =
         table.get("block").and_then(|at| at.duration(SECOND..=Span::from_mins(5), "a blip is shorter than that"))
     {

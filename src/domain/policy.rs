@@ -119,6 +119,17 @@ impl From<Alpha> for f64 {
     }
 }
 
+/// How "at most `ratio` times slower" is put to coarse buckets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TailNull {
+    /// The recorded tail beyond `bound / ratio`: finds regressions of about 1.75, and may err where latency has
+    /// two modes and the buckets cannot tell.
+    Scaled,
+    /// `1 - q` beyond the first bound above `ratio` times the quantile: the statement itself, whatever the shape.
+    Strict,
+}
+
 /// How counts become a verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -202,6 +213,8 @@ pub struct Limits {
     pub latency_s: Vec<(Quantile, f64)>,
     /// Which quantiles are judged against the baseline.
     pub quantiles: Vec<Quantile>,
+    /// What latency beyond the bound is compared with (evidence rule).
+    pub tail: TailNull,
     /// Consecutive ticks above the limit, over at least ten seconds.
     pub ticks: u32,
     /// The evidence rule's chance of a false rollback per soak.

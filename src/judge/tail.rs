@@ -54,6 +54,12 @@ pub fn scaled_tail(normal: &Buckets, q: f64, k: f64, phi: f64) -> Option<ScaledT
     })
 }
 
+/// The statement itself: at most `1 - q` of the requests take longer than the first bound above `k` times the
+/// quantile. True of any shape of latency; with coarse buckets it sees large regressions only.
+pub fn strict_tail(normal: &Buckets, q: f64, k: f64, phi: f64) -> Option<ScaledTail> {
+    scaled_tail(normal, q, k, phi).map(|tail| ScaledTail { tail: 1.0 - q, ..tail })
+}
+
 /// ln of the tail is nearly linear in the latency between two bounds.
 fn between(s_low: f64, s_high: f64, w: f64) -> f64 {
     let (a, b) = (log(s_low), log(s_high));
@@ -103,6 +109,15 @@ mod tests {
         assert!(p99.beyond && p99.bound_s == 0.2, "{p99:?}");
         assert!(p99.tail > 0.1, "the null is above what always was beyond the last bound: {}", p99.tail);
         assert_eq!(scaled_tail(&Buckets::default(), 0.99, 1.5, 1.0), None);
+    }
+
+    #[test]
+    fn the_strict_null_is_the_statement_itself() {
+        let normal = exponential(0.03, 100_000.0);
+        let (scaled, strict) = (scaled_tail(&normal, 0.95, 1.5, 1.0), strict_tail(&normal, 0.95, 1.5, 1.0));
+        let (scaled, strict) = (scaled.unwrap(), strict.unwrap());
+        assert_eq!((strict.index, strict.bound_s, strict.tail), (scaled.index, scaled.bound_s, 1.0 - 0.95));
+        assert!(scaled.tail < strict.tail / 3.0, "what coarse buckets cost: {} {}", scaled.tail, strict.tail);
     }
 
     #[test]

@@ -12,11 +12,11 @@ use super::detect::{detectable, ratio_interval, requests_to_show};
 use super::eprocess::{Ceiling, EProcess, Terms, combine};
 use super::normal::Normal;
 use super::quantile::quantile;
-use super::tail::{ScaledTail, beyond, scaled_tail};
+use super::tail::{ScaledTail, beyond, scaled_tail, strict_tail};
 use super::threshold::Threshold;
 use crate::domain::baseline::Baseline;
 use crate::domain::counts::Buckets;
-use crate::domain::policy::{Limits, Phases, Share, WarmUp};
+use crate::domain::policy::{Limits, Phases, Share, TailNull, WarmUp};
 use crate::domain::signal::{Quantile, Signal};
 use crate::domain::time::{Span, Timestamp};
 use crate::domain::verdict::{Evidence, Proof, SignalState};
@@ -161,7 +161,11 @@ impl Weighing {
         if let Some(buckets) = baseline.latency.as_ref().filter(|b| b.total() > 0.0) {
             for quantile in &self.limits.quantiles {
                 let phi = baseline.spread.latency(*quantile);
-                if let Some(tail) = scaled_tail(buckets, quantile.q(), self.limits.ratio.get(), phi) {
+                let null = match self.limits.tail {
+                    TailNull::Scaled => scaled_tail,
+                    TailNull::Strict => strict_tail,
+                };
+                if let Some(tail) = null(buckets, quantile.q(), self.limits.ratio.get(), phi) {
                     tails.push((*quantile, tail, phi, buckets));
                 }
             }
@@ -510,6 +514,7 @@ mod tests {
             error_rate: None,
             latency_s: Vec::new(),
             quantiles: vec![Quantile::P95, Quantile::P99],
+            tail: TailNull::Scaled,
             ticks: 3,
             alpha: Alpha::try_new(0.001).unwrap(),
             block: Span::from_secs(5),

@@ -9,7 +9,7 @@ use super::traffic::{Counted, Stream, Traffic};
 use crate::domain::baseline::{Baseline, BaselineAsk};
 use crate::domain::counts::{Cell, Counts};
 use crate::domain::plan::{Exec, Plan, Step};
-use crate::domain::policy::{Alpha, Limits, Mode, Policy, Ratio, RuleKind, Share, WarmUp};
+use crate::domain::policy::{Alpha, Limits, Mode, Policy, Ratio, RuleKind, Share, TailNull, WarmUp};
 use crate::domain::service::{Metrics, Service, SlotSpec, Slots};
 use crate::domain::signal::{Observation, Quantile, Reading, SlotCell, SourceClock};
 use crate::domain::switch::{Announcement, RollbackSafety, ServiceName, Slot};
@@ -36,6 +36,7 @@ pub struct Setup {
     pub clean_baseline: bool,
     pub rule: RuleKind,
     pub warm_up: WarmUp,
+    pub tail: TailNull,
     /// Share of the scrapes after the switch that never came: the next one spans the gap.
     pub lost: f64,
 }
@@ -53,6 +54,7 @@ impl Setup {
             clean_baseline: false,
             rule: RuleKind::Evidence,
             warm_up: WarmUp { errors: Span::from_secs(30), latency: Span::from_secs(60) },
+            tail: TailNull::Scaled,
             lost: 0.0,
         }
     }
@@ -292,6 +294,7 @@ fn service(setup: &Setup) -> Service {
         error_rate: None,
         latency_s: Vec::new(),
         quantiles,
+        tail: setup.tail,
         ticks: 3,
         alpha: Alpha::try_new(setup.alpha).unwrap_or_else(|_| unreachable!("{in_range}")),
         block: Span::from_secs(setup.block_s),

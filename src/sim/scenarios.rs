@@ -2,7 +2,7 @@
 
 use super::player::Setup;
 use super::traffic::{Event, Scatter, Traffic};
-use crate::domain::policy::WarmUp;
+use crate::domain::policy::{TailNull, WarmUp};
 use crate::domain::time::Span;
 
 /// What a scenario must show.
@@ -190,5 +190,7 @@ pub fn further() -> Vec<Scenario> {
         None,
     );
     regression("L12", "latency 1.75× @50/s", latency(Event::Slower { ratio: 1.75 }), None);
+    let strict = Setup { tail: TailNull::Strict, ..latency(Event::Slower { ratio: 2.0 }) };
+    regression("L13", "latency 2× @50/s, the strict null", strict, None);
     all
 }

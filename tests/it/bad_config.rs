@@ -201,6 +201,7 @@ const CASES: &[(&str, &str, &str)] = &[
     ("out of range", "ratio = 1.5", "ticks = 0"),
     ("out of range", "ratio = 1.5", "min_events = 0"),
     ("text for a number", "ratio = 1.5", "ratio = \"1.5\""),
+    ("unknown tail", "ratio = 1.5", "tail = \"lax\""),
     ("unknown quantile", "ratio = 1.5", "quantiles = [\"p90\"]"),
     ("number for a duration", "ratio = 1.5", "latency_p99 = 0.5"),
     ("limit without a signal", "ratio = 1.5", "custom = { cpu = { above = 0.9 } }"),

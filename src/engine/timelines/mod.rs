@@ -22,7 +22,7 @@ use crate::domain::plan::{
     AttemptId, AttemptState, Exec, Expect, HealthCheck, HealthReading, Plan, Probe, ProbeReading, Step, StepEnd,
     StepResult,
 };
-use crate::domain::policy::{Alpha, Limits, Mode, Policy, Ratio, RuleKind, Share, WarmUp};
+use crate::domain::policy::{Alpha, Limits, Mode, Policy, Ratio, RuleKind, Share, TailNull, WarmUp};
 use crate::domain::service::{Latency, Metrics, Service, SlotSpec, Slots};
 use crate::domain::signal::{FailureKind, Observation, Quantile, ReadFailure, Reading, SlotCell, SourceClock, Targets};
 use crate::domain::switch::{Announcement, EventId, RollbackSafety, ServiceName, Slot, SwitchId, Version};
@@ -155,6 +155,7 @@ pub(super) fn limits_default() -> Limits {
         block: Span::from_secs(5),
         latency_s: Vec::new(),
         quantiles: vec![Quantile::P95, Quantile::P99],
+        tail: TailNull::Scaled,
         ticks: 3,
         min_events: 5,
         must_detect: Ratio::try_new(10.0).unwrap(),
