@@ -166,10 +166,12 @@ async fn native_histograms_are_counted_exactly_and_finely() {
     let dir = TempDir::with_prefix("flipback-native-").unwrap();
     let (app_port, port) = (free_port(), free_port());
     let app: Arc<Mutex<App>> = Arc::default();
-    let count = |i: i32, n: u64| *app.lock().unwrap().counted.entry(i).or_default() += n;
-    // Before the tick: it must not be counted.
-    count(-20, 1000);
-    app.lock().unwrap().started_s = now().as_secs_f64();
+    {
+        // Before the tick: it must not be counted.
+        let mut app = app.lock().unwrap();
+        app.counted.insert(-20, 1000);
+        app.started_s = now().as_secs_f64();
+    }
     exporter(app_port, app.clone());
     let config = format!(
         "global: {{scrape_interval: 1s, scrape_timeout: 1s}}\nscrape_configs:\n  - job_name: app\n    static_configs: [{{targets: ['127.0.0.1:{app_port}']}}]\n"
@@ -211,21 +213,32 @@ async fn native_histograms_are_counted_exactly_and_finely() {
         if round == 5 {
             // Quiet for a scrape and a half, then the app begins anew.
             tokio::time::sleep(Duration::from_millis(2200)).await;
+        }
+        {
+            // At once: no scrape sees half of a round.
             let mut app = app.lock().unwrap();
-            app.counted.clear();
-            app.started_s = now().as_secs_f64();
+            if round == 5 {
+                app.counted.clear();
+                app.started_s = now().as_secs_f64();
+            }
+            for (i, n) in [(-30, 70), (-20 + round % 3, 25), (-8, 5)] {
+                *app.counted.entry(i).or_default() += n;
+                *expected.entry(i).or_default() += n;
+            }
         }
-        for (i, n) in [(-30, 70), (-20 + round % 3, 25), (-8, 5)] {
-            count(i, n);
-            *expected.entry(i).or_default() += n;
-        }
-        tokio::time::sleep(Duration::from_millis(2500)).await;
-        for (_, observation, _) in source.observe(now, vec![ask(from)]).await {
-            let Observation::Cell(cell) = observation else { continue };
-            from = cell.to;
-            requests += cell.counts.value().unwrap().requests();
-            if let Some(latency) = cell.latency.value() {
-                sum = sum.plus(latency).unwrap();
+        // Ticks until the round is surely scraped and read, however busy the machine is.
+        let until = now() + Span::from_millis(1200);
+        let limit = until + Span::from_secs(30);
+        while from < until {
+            assert!(now() < limit, "ticks stand still at {from} before {until}");
+            tokio::time::sleep(Duration::from_millis(700)).await;
+            for (_, observation, _) in source.observe(now, vec![ask(from)]).await {
+                let Observation::Cell(cell) = observation else { continue };
+                from = cell.to;
+                requests += cell.counts.value().unwrap().requests();
+                if let Some(latency) = cell.latency.value() {
+                    sum = sum.plus(latency).unwrap();
+                }
             }
         }
     }
@@ -260,7 +273,7 @@ async fn native_histograms_are_counted_exactly_and_finely() {
         slots: BTreeMap::from([(Slot::try_new("green").unwrap(), SlotSpec::default())]),
     };
     tokio::time::sleep(Duration::from_secs(7)).await;
-    let recorded = source.record(&ask, began, None, Span::from_secs(1)).await.unwrap();
+    let recorded = source.record(&ask, began - Span::from_secs(1), None, Span::from_secs(1)).await.unwrap();
     let cells = recorded[0].cells.iter().filter_map(|c| c.latency.as_ref());
     let recorded = cells.fold(Buckets::default(), |sum, b| sum.plus(b).unwrap());
     println!("recorded {} of {total} in histograms", recorded.total());
