@@ -11,6 +11,7 @@ pub mod quantile;
 pub mod recorded;
 pub mod tail;
 pub mod threshold;
+mod weighed;
 pub mod weighing;
 
 use serde::{Deserialize, Serialize};

@@ -4,22 +4,22 @@
 //! Ticks that come before the baseline was chosen or the cut-over confirmed are kept and judged then, so
 //! that nothing of the soak is lost to the order of answers.
 
-use libm::{exp, log};
+use libm::log;
 use serde::{Deserialize, Serialize};
 
 use super::Tick;
-use super::detect::{detectable, ratio_interval, requests_to_show};
-use super::eprocess::{Ceiling, EProcess, Terms, combine};
+use super::detect::{detectable, requests_to_show};
+use super::eprocess::{Ceiling, Terms, combine};
 use super::normal::Normal;
-use super::quantile::quantile;
-use super::tail::{ScaledTail, beyond, scaled_tail, strict_tail};
+use super::tail::{scaled_tail, strict_tail};
 use super::threshold::Threshold;
+use super::weighed::{UNEASY, Weighed};
 use crate::domain::baseline::Baseline;
-use crate::domain::counts::Buckets;
+use crate::domain::counts::{Buckets, Counts};
 use crate::domain::policy::{Limits, Phases, Share, TailNull, WarmUp};
-use crate::domain::signal::{Quantile, Signal};
+use crate::domain::signal::Signal;
 use crate::domain::time::{Span, Timestamp};
-use crate::domain::verdict::{Evidence, Proof, SignalState};
+use crate::domain::verdict::{Evidence, SignalState};
 
 /// Errors in the warm-up are judged against this share: a cold start is no outage.
 const WARMUP_FLOOR: f64 = 0.25;
@@ -34,9 +34,6 @@ const LATENCY_WEIGHT: f64 = 0.25;
 /// Ticks kept while the baseline or the cut-over is not known: a minute of the shortest ticks. Beyond it
 /// the oldest two become one, which loses nothing but the time between them.
 const PENDING_MAX: usize = 64;
-
-/// At the end of a soak evidence of 1 in 10 is too much to pass and too little to act on.
-const UNEASY: f64 = 10.0;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Weighing {
@@ -64,28 +61,10 @@ enum Judged {
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct Weighed {
-    signal: Signal,
-    /// The bound that is counted over, for latency.
-    tail: Option<ScaledTail>,
-    bounds: Vec<f64>,
-    base_s: Option<f64>,
-    weight: f64,
-    process: EProcess,
-    /// Latency as it was, for people.
-    seen: Option<Buckets>,
-    /// The last ticks, newest last: whether each stood above the limit.
-    above: Vec<bool>,
-    /// Since when the evidence has stood above even.
-    since: Option<Timestamp>,
-    said: bool,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Pending {
     from: Timestamp,
     to: Timestamp,
-    counts: Option<crate::domain::counts::Counts>,
+    counts: Option<Counts>,
     latency: Option<Buckets>,
 }
 
@@ -135,76 +114,46 @@ impl Weighing {
     }
 
     fn signals(&self, baseline: &Baseline) -> Vec<Weighed> {
-        let mut all = Vec::new();
-        let rate = baseline.rate();
-        let errors = Normal {
+        let limits = &self.limits;
+        let (ratio, rate) = (limits.ratio.get(), baseline.rate());
+        let terms = |weight: f64, k: f64, floor: f64, latency: bool| Terms {
+            alpha: limits.alpha.get(),
+            weight,
+            k,
+            floor,
+            min_ticks: f64::from(limits.ticks),
+            horizon_s: self.phases.whole().as_secs_f64(),
+            warmup_s: if latency { self.warm_up.latency } else { self.warm_up.errors }.as_secs_f64(),
+            warmup_floor: WARMUP_FLOOR,
+            block_s: limits.block.as_secs_f64(),
+            ceiling: Ceiling::Sliding,
+            latency,
+        };
+        let null = match limits.tail {
+            TailNull::Scaled => scaled_tail,
+            TailNull::Strict => strict_tail,
+        };
+        let mut tails = Vec::new();
+        if let Some(buckets) = baseline.latency.as_ref().filter(|b| b.total() > 0.0) {
+            tails.extend(limits.quantiles.iter().filter_map(|q| {
+                let phi = baseline.spread.latency(*q);
+                Some((*q, buckets, null(buckets, q.q(), ratio, phi)?, phi))
+            }));
+        }
+        let whole = ERRORS_WEIGHT + LATENCY_WEIGHT * tails.len() as f64;
+        let normal = Normal {
             n: baseline.counts.requests(),
             x: baseline.counts.bad(),
             phi: baseline.spread.errors,
             rate,
             env: baseline.spread.env,
         };
-        let terms = |weight: f64, k: f64, floor: f64, latency: bool| Terms {
-            alpha: self.limits.alpha.get(),
-            weight,
-            k,
-            floor,
-            min_ticks: f64::from(self.limits.ticks),
-            horizon_s: self.phases.whole().as_secs_f64(),
-            warmup_s: if latency { self.warm_up.latency } else { self.warm_up.errors }.as_secs_f64(),
-            warmup_floor: WARMUP_FLOOR,
-            block_s: self.limits.block.as_secs_f64(),
-            ceiling: Ceiling::Sliding,
-            latency,
-        };
-        let mut tails = Vec::new();
-        if let Some(buckets) = baseline.latency.as_ref().filter(|b| b.total() > 0.0) {
-            for quantile in &self.limits.quantiles {
-                let phi = baseline.spread.latency(*quantile);
-                let null = match self.limits.tail {
-                    TailNull::Scaled => scaled_tail,
-                    TailNull::Strict => strict_tail,
-                };
-                if let Some(tail) = null(buckets, quantile.q(), self.limits.ratio.get(), phi) {
-                    tails.push((*quantile, tail, phi, buckets));
-                }
-            }
-        }
-        let whole = ERRORS_WEIGHT + LATENCY_WEIGHT * tails.len() as f64;
-        all.push(Weighed {
-            signal: Signal::ErrorRate,
-            tail: None,
-            bounds: Vec::new(),
-            base_s: None,
-            weight: ERRORS_WEIGHT / whole,
-            process: EProcess::new(
-                errors,
-                terms(ERRORS_WEIGHT / whole, self.limits.ratio.get(), self.limits.floor.get(), false),
-            ),
-            seen: None,
-            above: Vec::new(),
-            since: None,
-            said: false,
+        let errors = Weighed::errors(normal, terms(ERRORS_WEIGHT / whole, ratio, limits.floor.get(), false));
+        let latency = tails.into_iter().map(|(q, buckets, tail, phi)| {
+            let terms = terms(LATENCY_WEIGHT / whole, 1.0, TAIL_FLOOR * (1.0 - q.q()), true);
+            Weighed::latency(q, buckets, tail, ratio, (phi, rate), terms)
         });
-        for (q, tail, phi, buckets) in tails {
-            let weight = LATENCY_WEIGHT / whole;
-            let n = buckets.total();
-            let normal = Normal { n, x: n * tail.tail, phi, rate, env: 1.0 };
-            all.push(Weighed {
-                signal: Signal::Latency(q),
-                tail: Some(tail),
-                bounds: buckets.bounds().to_vec(),
-                base_s: quantile(buckets, q.q()),
-                weight,
-                // The ratio is in the bound already.
-                process: EProcess::new(normal, terms(weight, 1.0, TAIL_FLOOR * (1.0 - q.q()), true)),
-                seen: None,
-                above: Vec::new(),
-                since: None,
-                said: false,
-            });
-        }
-        all
+        std::iter::once(errors).chain(latency).collect()
     }
 
     pub fn tick(&mut self, tick: &Tick<'_>) {
@@ -258,35 +207,7 @@ impl Weighing {
             if enters_long {
                 s.process.enter_long_phase();
             }
-            let counted = match (&s.signal, &s.tail) {
-                (Signal::ErrorRate, _) => p.counts.map(|c| (c.requests(), c.bad())),
-                (_, Some(tail)) => p.latency.as_ref().and_then(|b| {
-                    // An app that changed its buckets cannot be compared with what was.
-                    (b.bounds() == s.bounds.as_slice()).then(|| (b.total(), beyond(b, tail.index)))
-                }),
-                (_, None) => None,
-            };
-            let Some((n, x)) = counted else { continue };
-            s.said = true;
-            if let Some(buckets) = &p.latency {
-                s.seen = Some(match s.seen.take() {
-                    Some(sum) => sum.plus(buckets).unwrap_or_else(|| buckets.clone()),
-                    None => buckets.clone(),
-                });
-            }
-            let was = s.process.ln_e();
-            let now = s.process.tick(t, n, x);
-            if n > 0.0 {
-                s.above.push(x / n > s.process.limit());
-                if s.above.len() > ABOVE_SHOWN {
-                    s.above.remove(0);
-                }
-            }
-            if now <= 0.0 {
-                s.since = None;
-            } else if was <= 0.0 || s.since.is_none() {
-                s.since = Some(p.from);
-            }
+            s.tick(p.from, t, p.counts, p.latency.as_ref());
         }
     }
 
@@ -306,10 +227,10 @@ impl Weighing {
         let Judged::By(signals) = &self.judged else { return None };
         let bad = signals.iter().map(|s| s.process.counts().1).fold(0.0, f64::max);
         let enough = self.ln_e()? >= log(1.0 / self.limits.alpha.get()) && bad >= f64::from(self.limits.min_events);
-        enough
-            .then(|| self.strongest().and_then(|s| s.since))
-            .flatten()
-            .or_else(|| enough.then_some(self.cut_over).flatten())
+        if !enough {
+            return None;
+        }
+        self.strongest().and_then(|s| s.since).or(self.cut_over)
     }
 
     fn strongest(&self) -> Option<&Weighed> {
@@ -337,12 +258,16 @@ impl Weighing {
         self.requests
     }
 
+    /// The errors' process; `None` while nothing is judged by a baseline.
+    fn errors(&self) -> Option<&Weighed> {
+        let Judged::By(signals) = &self.judged else { return None };
+        signals.iter().find(|s| s.signal == Signal::ErrorRate)
+    }
+
     /// Requests that could have shown an error rate of `must_detect` times the normal.
     pub fn requests_needed(&self) -> f64 {
-        let Judged::By(signals) = &self.judged else { return self.absolute.requests_needed() };
-        let Some(errors) = signals.iter().find(|s| s.signal == Signal::ErrorRate) else { return 0.0 };
-        let p0 = errors.process.limit();
-        let normal = errors.process.normal();
+        let Some(errors) = self.errors() else { return self.absolute.requests_needed() };
+        let (p0, normal) = (errors.process.limit(), errors.process.normal());
         let r = (self.limits.must_detect.get() * self.base(normal) / p0).max(1.07).min(1.0 / p0);
         requests_to_show(r, p0, normal.phi, 1.0 / errors.weight, self.limits.alpha.get())
     }
@@ -354,8 +279,7 @@ impl Weighing {
 
     /// The smallest multiple of the normal that `requests` could show, in errors.
     pub fn detectable(&self, requests: f64) -> Option<f64> {
-        let Judged::By(signals) = &self.judged else { return None };
-        let errors = signals.iter().find(|s| s.signal == Signal::ErrorRate)?;
+        let errors = self.errors()?;
         let (p0, normal) = (errors.process.limit(), errors.process.normal());
         let r = detectable(requests, p0, normal.phi, 1.0 / errors.weight, self.limits.alpha.get())?;
         Some(r * p0 / self.base(normal))
@@ -363,9 +287,7 @@ impl Weighing {
 
     /// The error rate that such a multiple is, at most 1.
     pub fn share_at(&self, multiple: f64) -> Option<f64> {
-        let Judged::By(signals) = &self.judged else { return None };
-        let errors = signals.iter().find(|s| s.signal == Signal::ErrorRate)?;
-        Some((multiple * self.base(errors.process.normal())).min(1.0))
+        Some((multiple * self.base(self.errors()?.process.normal())).min(1.0))
     }
 
     pub fn evidence(&self) -> Vec<Evidence> {
@@ -373,11 +295,9 @@ impl Weighing {
         let Judged::By(signals) = &self.judged else { return plain };
         let fired = self.by_evidence().is_some();
         let strongest = self.strongest().map(|s| s.signal.clone());
-        let enough = log(1.0 / self.limits.alpha.get());
-        let mut all: Vec<Evidence> = signals
-            .iter()
-            .map(|s| s.evidence(fired && (strongest.as_ref() == Some(&s.signal) || s.process.ln_e() >= enough), self))
-            .collect();
+        let needed = 1.0 / self.limits.alpha.get();
+        let broke = |s: &Weighed| strongest.as_ref() == Some(&s.signal) || s.process.ln_e() >= log(needed);
+        let mut all: Vec<Evidence> = signals.iter().map(|s| s.evidence(fired && broke(s), needed)).collect();
         // An absolute limit that broke (or a signal that only has one) is shown in its own words.
         for e in plain {
             match all.iter_mut().find(|own| own.signal == e.signal) {
@@ -387,74 +307,6 @@ impl Weighing {
             }
         }
         all
-    }
-}
-
-/// So many last ticks are shown as above or below the limit.
-const ABOVE_SHOWN: usize = 3;
-
-impl Weighed {
-    fn evidence(&self, breached: bool, of: &Weighing) -> Evidence {
-        let (n, x) = self.process.counts();
-        let normal = self.process.normal();
-        let (value, baseline, limit) = match (&self.signal, &self.tail) {
-            (Signal::Latency(q), Some(tail)) => (
-                self.seen.as_ref().and_then(|b| quantile(b, q.q())),
-                self.base_s,
-                Some(tail.quantile_upper_s * of.limits.ratio.get()),
-            ),
-            _ => (
-                (n > 0.0).then(|| x / n),
-                Some(normal.p_at(0.0)).filter(|_| normal.n > 0.0),
-                Some(self.process.limit()),
-            ),
-        };
-        let baseline = match self.signal {
-            Signal::ErrorRate => (normal.n > 0.0).then(|| normal.x / normal.n),
-            _ => baseline,
-        };
-        let latency = self.tail.is_some();
-        let interval = (!latency && n > 0.0)
-            .then(|| ratio_interval(normal, of.limits.ratio.get(), self.process.limit(), n, x, 0.05))
-            .filter(|(low, high)| low.is_finite() && high.is_finite());
-        let ln_e = self.process.ln_e();
-        Evidence {
-            signal: self.signal.clone(),
-            value,
-            baseline,
-            limit,
-            ratio: match (value, baseline) {
-                (Some(v), Some(b)) if b > 0.0 => Some(v / b),
-                _ => None,
-            },
-            requests: n,
-            bad: x,
-            since: self.since,
-            ticks_above: u32::try_from(self.above.iter().filter(|a| **a).count()).unwrap_or(0),
-            ticks_needed: u32::try_from(ABOVE_SHOWN).unwrap_or(0),
-            state: if breached {
-                SignalState::Breached
-            } else if !self.said {
-                SignalState::Blind
-            } else if ln_e >= log(UNEASY) {
-                SignalState::Above
-            } else if n * self.process.limit() < 1.0 {
-                SignalState::Thin
-            } else {
-                SignalState::Fine
-            },
-            remark: self
-                .tail
-                .filter(|tail| tail.beyond)
-                .map(|_| "the limit is beyond the last bucket: only larger regressions can be seen".to_owned()),
-            proof: Some(Proof {
-                one_in: exp(ln_e.clamp(0.0, 300.0)),
-                needed: 1.0 / of.limits.alpha.get(),
-                ln_e,
-                interval,
-                burstiness: normal.phi,
-            }),
-        }
     }
 }
 
@@ -489,19 +341,14 @@ fn absolute(limits: &Limits, warm_up: WarmUp, error_rate: Option<Share>) -> Thre
     Threshold::new(Limits { error_rate: error_rate.or(never), quantiles: Vec::new(), ..limits.clone() }, warm_up)
 }
 
-/// Quantiles are judged by their tails.
-pub fn is_judged(quantile: Quantile) -> bool {
-    quantile != Quantile::P50
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
     use crate::domain::baseline::{Provenance, Quality, Spread};
-    use crate::domain::counts::Counts;
     use crate::domain::policy::{Alpha, Ratio};
+    use crate::domain::signal::Quantile;
     use crate::domain::switch::Slot;
 
     const BEGAN: Timestamp = Timestamp::from_millis(1_795_269_600_000);
