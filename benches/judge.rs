@@ -8,7 +8,7 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_mai
 use flipback::judge::eprocess::{Ceiling, EProcess, Terms};
 use flipback::judge::normal::Normal;
 use flipback::sim::player::{Setup, play, trace};
-use flipback::sim::traffic::{Scatter, Traffic};
+use flipback::sim::traffic::Traffic;
 
 fn process(latency: bool) -> EProcess {
     let normal = Normal { n: 180_000.0, x: 180.0, phi: 1.1, rate: 50.0, env: 1.0 };
@@ -50,10 +50,10 @@ fn soaks(c: &mut Criterion) {
     for (name, tick_s, latency) in
         [("15 s, errors", 15, false), ("15 s, errors p95 p99", 15, true), ("1 s, all", 1, true)]
     {
-        let traffic = Traffic { rps: 50.0, errors: 0.001, scatter: Scatter::Poisson, events: Vec::new(), latency };
+        let traffic = Traffic { latency, ..Traffic::steady(50.0, 0.001) };
         let setup = Setup { tick_s, ..Setup::new(traffic) };
         let played = trace(&setup, 1);
-        assert_eq!(play(&setup, &played).rolled_back_s, None, "a healthy soak goes to its end");
+        assert_eq!(play(&setup, &played), None, "a healthy soak goes to its end");
         group.throughput(Throughput::Elements(1));
         group.bench_function(name, |b| // Two soaks of half an hour: one element.
             b.iter(|| [0, 1].map(|_| play(&setup, black_box(&played)))));

@@ -136,11 +136,11 @@ fn from_disk<T>(
     }
 }
 
-fn new_table(header: &[&str]) -> Table {
+pub(super) fn new_table<S: AsRef<str>>(header: &[S]) -> Table {
     let mut table = Table::new();
     *table.style_mut() = comfy_table::presets::NOTHING;
     table.set_content_arrangement(ContentArrangement::Dynamic);
-    table.set_header(header.iter().map(|h| h.to_uppercase()));
+    table.set_header(header.iter().map(|h| h.as_ref().to_uppercase()));
     table
 }
 

@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::{Args, Subcommand};
-use comfy_table::{ContentArrangement, Table};
+use comfy_table::Table;
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::show::new_table;
 use super::{Global, Output, exit, print, print_json};
 use crate::sim::scenarios::{self, Scenario};
 use crate::sim::table::{self, Line, RivalLine};
@@ -106,9 +107,7 @@ fn choose(args: &SimulateArgs) -> Result<Vec<Scenario>, String> {
 }
 
 fn run_vectors(global: &Global, file: &Path) -> i32 {
-    let report = std::fs::read_to_string(file)
-        .map_err(|error| error.to_string())
-        .and_then(|text| vectors::run(&text).map_err(|error| error.to_string()));
+    let report = std::fs::read_to_string(file).map_err(|error| error.to_string()).and_then(|text| vectors::run(&text));
     let report = match report {
         Ok(report) => report,
         Err(why) => {
@@ -202,10 +201,7 @@ fn terminal(lines: &[Line]) -> Table {
         row.remove(PROMISED);
         row
     };
-    let mut table = Table::new();
-    *table.style_mut() = comfy_table::presets::NOTHING;
-    table.set_content_arrangement(ContentArrangement::Dynamic);
-    table.set_header(shown(header(lines)).iter().map(|h| h.to_uppercase()));
+    let mut table = new_table(&shown(header(lines)));
     for line in lines {
         table.add_row(shown(cells(line)));
     }

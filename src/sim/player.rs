@@ -81,14 +81,6 @@ pub struct Trace {
     pub ticks: Vec<Tick>,
 }
 
-/// How a soak ended.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Ended {
-    /// Seconds from the switch to the end of the tick that decided.
-    pub rolled_back_s: Option<f64>,
-    pub outcome: Option<String>,
-}
-
 pub fn trace(setup: &Setup, seed: u64) -> Trace {
     // Minutes for a long normal: a day of quarter minutes is what the store does not keep either.
     let cell_s: u64 = if setup.baseline_s > 6 * 3600 { 60 } else { 15 };
@@ -143,8 +135,9 @@ fn lose(ticks: Vec<Tick>, share: f64, seed: u64) -> Vec<Tick> {
     all
 }
 
-/// Plays a trace through the engine, as a daemon with a perfect Prometheus would.
-pub fn play(setup: &Setup, trace: &Trace) -> Ended {
+/// Plays a trace through the engine, as a daemon with a perfect Prometheus would. Seconds from the switch to
+/// the rollback; `None`: there was none.
+pub fn play(setup: &Setup, trace: &Trace) -> Option<f64> {
     let mut engine = Engine::new();
     let mut now = BEGAN;
     let mut queue = engine.handle(now, &Input::Configured { services: vec![service(setup)] });
@@ -168,21 +161,14 @@ pub fn play(setup: &Setup, trace: &Trace) -> Ended {
                         };
                         Input::Observed { id, observation, clock: Some(clock(setup)) }
                     }
-                    Command::RunStep { .. } => {
-                        let rolled_back_s = Some(now.since(BEGAN).as_secs_f64());
-                        return Ended { rolled_back_s, outcome: None };
-                    }
-                    Command::End { outcome, .. } => {
-                        return Ended { rolled_back_s: None, outcome: Some(outcome.word().to_owned()) };
-                    }
+                    Command::RunStep { .. } => return Some(now.since(BEGAN).as_secs_f64()),
+                    Command::End { .. } => return None,
                     _ => continue,
                 };
                 queue.extend(engine.handle(now, &answer));
             }
         }
-        let Some(deadline) = engine.next_deadline().filter(|at| *at <= end) else {
-            return Ended { rolled_back_s: None, outcome: None };
-        };
+        let deadline = engine.next_deadline().filter(|at| *at <= end)?;
         now = now.max(deadline);
         queue.extend(engine.handle(now, &Input::Timer));
     }

@@ -36,16 +36,11 @@ pub struct Scenario {
 }
 
 fn steady(rps: f64) -> Traffic {
-    Traffic { rps, errors: 0.001, scatter: Scatter::Poisson, events: Vec::new(), latency: false }
-}
-
-fn with(mut traffic: Traffic, event: Event) -> Traffic {
-    traffic.events.push(event);
-    traffic
+    Traffic::steady(rps, 0.001)
 }
 
 fn worse(rps: f64, ratio: f64, from_s: f64) -> Traffic {
-    with(steady(rps), Event::Regression { ratio, from_s })
+    steady(rps).with(Event::Regression { ratio, from_s })
 }
 
 fn healthy(id: &'static str, what: &str, setup: Setup, runs: u32, must: Must) -> Scenario {
@@ -72,7 +67,7 @@ pub fn quick() -> Vec<Scenario> {
     all.push(healthy("N5", "healthy, bursty, phi 5 @50/s", Setup::new(bursty), 2000, Must::FalseAtMost(2)));
     let clean = Setup { clean_baseline: true, baseline_s: 600, ..Setup::new(steady(0.5)) };
     all.push(healthy("N6", "no errors in 10 min of baseline @0.5/s", clean, 2000, Must::FalseAtMost(0)));
-    let spike = with(steady(5000.0), Event::Spike { share: 0.2, from_s: 0.0, to_s: 30.0 });
+    let spike = steady(5000.0).with(Event::Spike { share: 0.2, from_s: 0.0, to_s: 30.0 });
     let what = "20 % errors for 30 s at the switch @5000/s";
     all.push(healthy("N7", what, Setup { soak_s: 600, ..Setup::new(spike.clone()) }, 1000, Must::FalseAtMost(1)));
     let what = "the same at 1 s ticks";
@@ -84,22 +79,22 @@ pub fn quick() -> Vec<Scenario> {
         ..Setup::new(worse(50.0, 1.5, 0.0))
     };
     all.push(healthy("N8", "exactly 1.5×, ~300 baseline errors, alpha 0.01", boundary, 3000, Must::FalseAtMost(30)));
-    let day = with(steady(500.0), Event::Diurnal { amplitude: 0.3 });
+    let day = steady(500.0).with(Event::Diurnal { amplitude: 0.3 });
     let day = Setup { baseline_s: 86_400, long_s: 86_400 - 1800, ..Setup::new(day) };
     all.push(healthy("N9", "24 h, diurnal ±30 %, 24 h baseline @500/s", day, 100, Must::FalseAtMost(0)));
     let warm = Traffic { latency: true, ..steady(5.0) };
-    let warm = with(with(warm, Event::Pauses), Event::ColdStart { ratio: 3.0, length_s: 45.0 });
+    let warm = warm.with(Event::Pauses).with(Event::ColdStart { ratio: 3.0, length_s: 45.0 });
     all.push(healthy("N10", "latency with pauses and a cold start @5/s", Setup::new(warm), 300, Must::FalseAtMost(1)));
-    let blips = with(steady(50.0), Event::Blips { share: 0.5, length_s: 3.0, per_hour: 2.0 });
+    let blips = steady(50.0).with(Event::Blips { share: 0.5, length_s: 3.0, per_hour: 2.0 });
     let must = Must::FalseShareAtMost(0.015);
     all.push(healthy("N11", "blips the baseline never saw @50/s", Setup::new(blips.clone()), 1000, must));
     let must = Must::FalseShareAtMost(0.005);
     all.push(healthy("N11b", "the same at 1 s ticks", at_1s(blips), 1000, must));
-    let one = at_1s(with(steady(200.0), total(600.0, 603.0)));
+    let one = at_1s(steady(200.0).with(total(600.0, 603.0)));
     all.push(healthy("N12", "one total 3 s outage at 1 s ticks @200/s", one, 400, Must::FalseAtMost(0)));
 
     use Must::{DetectedAtLeast, MedianAtMost, NoneEarly, P95AtMost, WaldAtMost};
-    let outage = |rps| with(steady(rps), total(0.0, 1e9));
+    let outage = |rps| steady(rps).with(total(0.0, 1e9));
     all.push(bad("D1", "100 % errors @5/s", Setup::new(outage(5.0)), 500, None, &[P95AtMost(45.0)]));
     let must = [MedianAtMost(75.0), P95AtMost(105.0)];
     all.push(bad("D2", "10× @50/s", Setup::new(worse(50.0, 10.0, 0.0)), 500, Some(10.0), &must));
@@ -115,7 +110,7 @@ pub fn quick() -> Vec<Scenario> {
     let mut late = bad("D6", "3× @500/s from minute 30 of 60", late, 500, Some(3.0), &[MedianAtMost(90.0), NoneEarly]);
     late.onset_s = Some(1800.0);
     all.push(late);
-    let slow = with(Traffic { latency: true, ..steady(50.0) }, Event::Slower { ratio: 2.0 });
+    let slow = (Traffic { latency: true, ..steady(50.0) }).with(Event::Slower { ratio: 2.0 });
     all.push(bad("D7", "latency 2×, classic buckets @50/s", Setup::new(slow), 300, None, &[MedianAtMost(150.0)]));
     let what = "100 % errors @200/s at 1 s ticks";
     all.push(bad("D8", what, at_1s(outage(200.0)), 300, None, &[P95AtMost(12.0)]));
@@ -135,14 +130,14 @@ pub fn further() -> Vec<Scenario> {
     };
     let wander = |ratio: f64| {
         let wandering = Traffic { scatter: Scatter::Wandering { sd: 0.5, rho: 0.9 }, ..steady(500.0) };
-        Setup::new(with(wandering, Event::Regression { ratio, from_s: 0.0 }))
+        Setup::new(wandering.with(Event::Regression { ratio, from_s: 0.0 }))
     };
     let bursty = |ratio: f64| {
         let bursty = Traffic { scatter: Scatter::Gamma { phi: 5.0 }, ..steady(50.0) };
-        Setup::new(with(bursty, Event::Regression { ratio, from_s: 0.0 }))
+        Setup::new(bursty.with(Event::Regression { ratio, from_s: 0.0 }))
     };
-    let latency = |event| Setup::new(with(Traffic { latency: true, ..steady(50.0) }, event));
-    let day = with(steady(500.0), Event::Diurnal { amplitude: 0.5 });
+    let latency = |event| Setup::new((Traffic { latency: true, ..steady(50.0) }).with(event));
+    let day = steady(500.0).with(Event::Diurnal { amplitude: 0.5 });
     let mut all = vec![
         known("W1", "wandering rate (AR(1), sd 0.5) @500/s", wander(1.0), 2000),
         known("W2", "wandering, exactly 1.5×", wander(1.5), 2000),

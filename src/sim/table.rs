@@ -80,7 +80,7 @@ pub fn run(scenario: &Scenario, runs: u32, seed: u64, threads: usize, each: &(dy
 
 fn one(setup: &Setup, seed: u64) -> Run {
     let trace = trace(setup, seed);
-    Run { ours: play(setup, &trace).rolled_back_s, theirs: Rival::ALL.map(|rival| rival.rolls_back_s(&trace)) }
+    Run { ours: play(setup, &trace), theirs: Rival::ALL.map(|rival| rival.rolls_back_s(&trace)) }
 }
 
 /// A seed for each run of each scenario: FNV over the id, so that scenarios do not share their traffic.

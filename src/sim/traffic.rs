@@ -57,6 +57,18 @@ pub struct Traffic {
     pub latency: bool,
 }
 
+impl Traffic {
+    /// Poisson traffic without events.
+    pub fn steady(rps: f64, errors: f64) -> Traffic {
+        Traffic { rps, errors, scatter: Scatter::Poisson, events: Vec::new(), latency: false }
+    }
+
+    pub fn with(mut self, event: Event) -> Traffic {
+        self.events.push(event);
+        self
+    }
+}
+
 /// Counts of one tick.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Counted {
@@ -225,7 +237,7 @@ mod tests {
     use super::*;
 
     fn traffic(scatter: Scatter) -> Traffic {
-        Traffic { rps: 50.0, errors: 0.01, scatter, events: Vec::new(), latency: true }
+        Traffic { scatter, latency: true, ..Traffic::steady(50.0, 0.01) }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use flipback::domain::counts::Buckets;
-use flipback::sim::traffic::{Counted, Event, Scatter, Stream, Traffic};
+use flipback::sim::traffic::{Counted, Event, Stream, Traffic};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -335,15 +335,6 @@ timeout = "10s"
     out
 }
 
-fn steady(rps: f64, errors: f64) -> Traffic {
-    Traffic { rps, errors, scatter: Scatter::Poisson, events: Vec::new(), latency: true }
-}
-
-fn with(mut traffic: Traffic, event: Event) -> Traffic {
-    traffic.events.push(event);
-    traffic
-}
-
 /// The delays of the services whose names begin so, in order; all were rolled back.
 fn delays(fleet: &Fleet, prefix: &str, fault_s: impl Fn(usize) -> f64) -> Vec<f64> {
     let names: Vec<String> = fleet.names().into_iter().filter(|n| n.starts_with(prefix)).collect();
@@ -370,31 +361,31 @@ fn what_is_broken_goes_back_within_seconds_and_what_is_well_stays() {
     let mut services = Vec::new();
     for (i, from_s) in FAULTS_S.into_iter().enumerate() {
         let outage = Event::Spike { share: 1.0, from_s, to_s: 1e9 };
-        services.push(Service::new(&format!("outage-{i}"), "60s", with(steady(50.0, 0.001), outage)));
+        services.push(Service::new(&format!("outage-{i}"), "60s", Traffic::steady(50.0, 0.001).with(outage)));
         let tenfold = Event::Regression { ratio: 10.0, from_s };
-        services.push(Service::new(&format!("tenfold-{i}"), "90s", with(steady(200.0, 0.005), tenfold)));
+        services.push(Service::new(&format!("tenfold-{i}"), "90s", Traffic::steady(200.0, 0.005).with(tenfold)));
         let slower = Event::Slower { ratio: 2.0 };
-        services.push(Service::new(&format!("slower-{i}"), "60s", with(steady(200.0, 0.001), slower)));
+        services.push(Service::new(&format!("slower-{i}"), "60s", Traffic::steady(200.0, 0.001).with(slower)));
     }
     for i in 0..30 {
-        services.push(Service::new(&format!("well-{i}"), "60s", steady(100.0, 0.002)));
+        services.push(Service::new(&format!("well-{i}"), "60s", Traffic::steady(100.0, 0.002)));
     }
-    let mut stray = Service::new("stray", "60s", steady(2.0, 0.0));
+    let mut stray = Service::new("stray", "60s", Traffic::steady(2.0, 0.0));
     stray.stray_s = Some(20.0);
     services.push(stray);
     let blip = Event::Spike { share: 0.2, from_s: 0.0, to_s: 10.0 };
-    let mut blip = Service::new("blip", "90s", with(steady(100.0, 0.002), blip));
+    let mut blip = Service::new("blip", "90s", Traffic::steady(100.0, 0.002).with(blip));
     blip.warm_up = "";
     services.push(blip);
     let worse = Event::Regression { ratio: 10.0, from_s: 10.0 };
-    let mut both = Service::new("both", "90s", with(steady(100.0, 0.005), worse));
+    let mut both = Service::new("both", "90s", Traffic::steady(100.0, 0.005).with(worse));
     both.shared = true;
     services.push(both);
     // What all of them stand on fails: the neighbour that nobody switched shows it too.
-    let mut near = Service::new("near", "90s", with(steady(100.0, 0.005), worse));
+    let mut near = Service::new("near", "90s", Traffic::steady(100.0, 0.005).with(worse));
     near.controls = "[\"far\"]";
     services.push(near);
-    let mut far = Service::new("far", "90s", with(steady(100.0, 0.005), worse));
+    let mut far = Service::new("far", "90s", Traffic::steady(100.0, 0.005).with(worse));
     far.unswitched = true;
     services.push(far);
 
@@ -433,8 +424,9 @@ fn what_is_broken_goes_back_within_seconds_and_what_is_well_stays() {
 #[test]
 fn a_doubled_error_rate_is_found_near_walds_bound() {
     let doubled = Event::Regression { ratio: 2.0, from_s: 0.0 };
-    let services =
-        (0..15).map(|i| Service::new(&format!("double-{i}"), "400s", with(steady(200.0, 0.005), doubled))).collect();
+    let services = (0..15)
+        .map(|i| Service::new(&format!("double-{i}"), "400s", Traffic::steady(200.0, 0.005).with(doubled)))
+        .collect();
     let fleet = Fleet::start(services);
     fleet.switch_all();
     for name in fleet.names() {
