@@ -18,6 +18,7 @@ pub mod edge;
 pub mod engine;
 pub mod journal;
 pub mod judge;
+mod planted;
 pub mod runtime;
 pub mod shim;
 pub mod sim;

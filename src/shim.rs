@@ -17,6 +17,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
+use crate::domain::attempt::Marks;
 use crate::domain::plan::{StepEnd, StepResult};
 use crate::domain::time::{Span, Timestamp};
 
@@ -48,6 +49,8 @@ pub struct Spec {
     pub env: BTreeMap<String, String>,
     pub start_by: Timestamp,
     pub deadline: Timestamp,
+    /// Files whose mere existence says that flipback was disarmed meanwhile.
+    pub disarmed: Vec<String>,
     /// File whose lock serialises the steps that touch the same thing.
     pub serial: String,
 }
@@ -68,17 +71,15 @@ fn attempt(dir: &Path) -> Result<(), String> {
     let spec: Spec = serde_json::from_str(&text).map_err(|e| format!("{SPEC}: {e}"))?;
     let lock = open_lock(&dir.join(LOCK)).map_err(|e| format!("{LOCK}: {e}"))?;
     lock.try_lock().map_err(|_| "another process has this attempt's lock".to_owned())?;
-    for mark in [STARTED, CANCELLED, RESULT] {
-        if dir.join(mark).exists() {
-            return Err(format!("refused: {mark} exists, an attempt runs once"));
-        }
-    }
     let refuse = |why: String| -> Result<(), String> {
         write_durably(dir, CANCELLED, why.as_bytes()).map_err(|e| format!("{CANCELLED}: {e}"))?;
         Err(why)
     };
-    if now() > spec.start_by {
-        return refuse(format!("not started by {}: its preflight is out of date", spec.start_by));
+    let disarmed = || spec.disarmed.iter().any(|mark| Path::new(mark).exists());
+    match marks(dir, false).may_start(now(), spec.start_by, disarmed()) {
+        Ok(()) => {}
+        Err(None) => return Err("refused: an attempt runs once".into()),
+        Err(Some(why)) => return refuse(why),
     }
     let serial = open_lock(Path::new(&spec.serial)).map_err(|e| format!("{}: {e}", spec.serial))?;
     while serial.try_lock().is_err() {
@@ -86,6 +87,9 @@ fn attempt(dir: &Path) -> Result<(), String> {
             return refuse("another step that touches the same thing ran until the deadline".into());
         }
         thread::sleep(POLL);
+    }
+    if disarmed() {
+        return refuse("disarmed while it waited for another step".into());
     }
     // From here on nobody may assume that the step has not run.
     let started_at = now();
@@ -172,6 +176,12 @@ fn end_of(status: ExitStatus) -> StepEnd {
     }
 }
 
+/// What an attempt's directory shows; whether the lock is held is the caller's to say.
+pub fn marks(dir: &Path, locked: bool) -> Marks {
+    let is = |name: &str| dir.join(name).exists();
+    Marks { locked, started: is(STARTED), cancelled: is(CANCELLED), result: is(RESULT) }
+}
+
 /// Ends every process of a group; a group that is gone already is fine.
 pub fn kill_group(group: u32, signal: rustix::process::Signal) {
     if let Some(pid) = i32::try_from(group).ok().and_then(rustix::process::Pid::from_raw) {
@@ -254,6 +264,7 @@ mod tests {
             env: BTreeMap::from([("PATH".into(), "/usr/bin:/bin".into()), ("FLIPBACK_OLD".into(), "blue".into())]),
             start_by: now() + Span::from_secs(5),
             deadline: now() + Span::from_secs(seconds),
+            disarmed: vec![dir.join("disarmed").display().to_string()],
             serial: dir.join("serial").display().to_string(),
         }
     }
@@ -293,6 +304,17 @@ mod tests {
         fs::write(dir.path().join(SPEC), serde_json::to_vec(&late).unwrap()).unwrap();
         assert_eq!(run(dir.path()), 1);
         assert!(dir.path().join(CANCELLED).exists() && !dir.path().join(STARTED).exists());
+    }
+
+    #[test]
+    fn what_was_disarmed_meanwhile_never_starts() {
+        let dir = tempfile::tempdir().unwrap();
+        let spec = spec(dir.path(), &["/bin/true"], 5);
+        fs::write(dir.path().join(SPEC), serde_json::to_vec(&spec).unwrap()).unwrap();
+        fs::write(dir.path().join("disarmed"), "").unwrap();
+        assert_eq!(run(dir.path()), 1);
+        assert!(fs::read_to_string(dir.path().join(CANCELLED)).unwrap().contains("disarmed"));
+        assert!(!dir.path().join(STARTED).exists());
     }
 
     #[test]

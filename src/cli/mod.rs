@@ -106,6 +106,12 @@ enum Verb {
     Approve { id: String },
     /// Leave the traffic where it is
     Decline { id: String },
+    /// Move the traffic back now: of an open watch, or over one that ended without moving it
+    Rollback {
+        id: String,
+        #[arg(long, default_value = "")]
+        why: String,
+    },
     /// End a watch without a verdict
     Cancel {
         id: String,
@@ -166,6 +172,11 @@ pub fn main() -> i32 {
         Verb::Decline { id } => {
             operate::post(&global, &format!("/api/v1/watches/{}/decline", client::path_part(&id)), None)
         }
+        Verb::Rollback { id, why } => operate::post(
+            &global,
+            &format!("/api/v1/watches/{}/rollback", client::path_part(&id)),
+            Some(serde_json::json!({ "why": why })),
+        ),
         Verb::Cancel { id, why } => operate::post(
             &global,
             &format!("/api/v1/watches/{}/cancel", client::path_part(&id)),

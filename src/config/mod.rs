@@ -1,5 +1,6 @@
 //! TOML → [`Settings`], validated; every problem at once, with its place and its mend.
 
+mod brakes;
 mod metrics;
 mod plan;
 mod problem;

@@ -116,7 +116,7 @@ fn health(table: Table<'_, '_>) -> Option<HealthCheck> {
 }
 
 /// An absolute program and its arguments; a variable is a whole element.
-fn argv(at: &At<'_, '_>, variables: &[&str]) -> Option<Exec> {
+pub(super) fn argv(at: &At<'_, '_>, variables: &[&str]) -> Option<Exec> {
     let elements = at.strings()?;
     let Some((program, place)) = elements.first() else {
         at.problem("is empty", Some("[\"/usr/local/bin/switch-traffic\", \"$old\"]"));

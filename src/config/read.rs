@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use toml::de::DeTable;
 
+use super::brakes;
 use super::problem::{Problem, Problems};
 use super::service;
 use super::settings::{
@@ -13,6 +14,7 @@ use super::settings::{
     Settings,
 };
 use super::table::{At, Source, Table};
+use crate::domain::brakes::Brakes;
 use crate::domain::service::{Metrics, Service};
 use crate::domain::time::Span;
 
@@ -56,6 +58,8 @@ fn settings(root: &Table<'_, '_>, source: &Source<'_>) -> Option<Settings> {
     let email = root.get("email").map(|at| at.table().and_then(email));
     let api = root.get("api").map_or(Some(default_api()), |at| at.table().and_then(api));
     let log = root.get("log").map_or(Some(default_log()), |at| at.table().map(log));
+    let brakes = root.get("brakes").map_or(Some(Brakes::default()), |at| at.table().and_then(brakes::brakes));
+    let fallback = root.get("fallback").map(|at| at.table().and_then(brakes::fallback));
     let templates = root.get("metrics").and_then(|at| at.table()).map(templates).unwrap_or_default();
     let list = root.need("service", "add a [[service]] table for each service to watch").and_then(|at| at.list());
     let mut services = Vec::new();
@@ -88,6 +92,8 @@ fn settings(root: &Table<'_, '_>, source: &Source<'_>) -> Option<Settings> {
         email: email.map_or(Some(None), |e| e.map(Some))?,
         api: api?,
         log: log?,
+        brakes: brakes?,
+        fallback: fallback.map_or(Some(None), |f| f.map(Some))?,
         services,
     })
 }
@@ -106,7 +112,8 @@ fn known_controls(service: &Service, at: &At<'_, '_>, all: &[Service]) {
 }
 
 fn finish_root(root: &Table<'_, '_>, source: &Source<'_>) {
-    const KNOWN: [&str; 7] = ["state_dir", "prometheus", "email", "api", "log", "metrics", "service"];
+    const KNOWN: [&str; 9] =
+        ["state_dir", "prometheus", "email", "fallback", "api", "log", "brakes", "metrics", "service"];
     for (key, span, _) in root.entries() {
         if !KNOWN.contains(&key.as_str()) {
             let shown: String = key.chars().take(60).collect();

@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use crate::domain::brakes::Brakes;
+use crate::domain::plan::Exec;
 use crate::domain::service::Service;
 use crate::domain::time::Span;
 
@@ -13,6 +15,9 @@ pub struct Settings {
     pub email: Option<EmailSettings>,
     pub api: ApiSettings,
     pub log: LogSettings,
+    pub brakes: Brakes,
+    /// What is run when a page does not get out by mail.
+    pub fallback: Option<FallbackSettings>,
     pub services: Vec<Service>,
 }
 
@@ -47,6 +52,15 @@ pub struct EmailSettings {
     pub to: Vec<String>,
     pub login: Option<MailLogin>,
     /// Limit of one delivery, from connecting to the server's last word.
+    pub timeout: Span,
+}
+
+/// A command that gets the notice on its standard input.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FallbackSettings {
+    pub exec: Exec,
+    /// A page that has not been delivered for so long goes this way as well.
+    pub after: Span,
     pub timeout: Span,
 }
 

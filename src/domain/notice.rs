@@ -36,6 +36,8 @@ pub struct Notice {
 pub enum NoticeReason {
     /// Breached; the rollback begins.
     BreachedActing,
+    /// A person ordered the rollback; it begins.
+    OrderedActing,
     /// Breached in `ask` mode: approve or decline.
     ApprovalWanted,
     /// Breached; nothing is moved (the outcome says why).
@@ -46,6 +48,10 @@ pub enum NoticeReason {
     RollbackFailed,
     /// A step about which only a person can decide.
     Stuck,
+    /// After a rollback the probe shows something else again: somebody or something undid it.
+    Drift,
+    /// This version was rolled back too often: whatever it shows, a person must act.
+    Quarantined,
     /// No readings; it neither passes nor rolls back.
     Blind,
     /// Readings are back.
@@ -76,13 +82,19 @@ impl NoticeReason {
     pub fn severity(self) -> Severity {
         match self {
             Self::Passed | Self::SeesAgain | Self::Superseded | Self::Cancelled => Severity::Info,
-            Self::LittleBaseline | Self::Thin | Self::RolledBackRecovered | Self::BreachedActing => Severity::Warning,
+            Self::LittleBaseline
+            | Self::Thin
+            | Self::RolledBackRecovered
+            | Self::BreachedActing
+            | Self::OrderedActing => Severity::Warning,
             Self::ApprovalWanted
             | Self::Withheld
             | Self::RolledBackNotRecovered
             | Self::RolledBackUnseen
             | Self::RollbackFailed
             | Self::Stuck
+            | Self::Drift
+            | Self::Quarantined
             | Self::Blind
             | Self::TrafficLost
             | Self::Unconfirmed
@@ -93,6 +105,7 @@ impl NoticeReason {
     pub fn word(self) -> &'static str {
         match self {
             Self::BreachedActing => "breached_acting",
+            Self::OrderedActing => "ordered_acting",
             Self::ApprovalWanted => "approval_wanted",
             Self::Withheld => "withheld",
             Self::RolledBackRecovered => "rolled_back_recovered",
@@ -100,6 +113,8 @@ impl NoticeReason {
             Self::RolledBackUnseen => "rolled_back_unseen",
             Self::RollbackFailed => "rollback_failed",
             Self::Stuck => "stuck",
+            Self::Drift => "drift",
+            Self::Quarantined => "quarantined",
             Self::Blind => "blind",
             Self::SeesAgain => "sees_again",
             Self::LittleBaseline => "little_baseline",

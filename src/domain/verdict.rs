@@ -143,6 +143,10 @@ pub enum Withheld {
     TargetWasBad {
         why: String,
     },
+    /// Too many automatic rollbacks already: of this service, of this version, or over all.
+    Brake {
+        why: String,
+    },
 }
 
 impl fmt::Display for Withheld {
@@ -157,6 +161,7 @@ impl fmt::Display for Withheld {
             Withheld::NoSafeTarget { why } => write!(f, "no safe target: {why}"),
             Withheld::Preflight { why } => write!(f, "preflight refused: {why}"),
             Withheld::ControlToo { why } => write!(f, "the switch is not the cause: {why}"),
+            Withheld::Brake { why } => f.write_str(why),
             Withheld::TargetWasBad { why } => write!(f, "the old release was already bad: {why}"),
         }
     }

@@ -44,6 +44,8 @@ pub struct Metrics {
     pub outcomes: Family<Word, Counter>,
     pub steps: Family<Reason, Counter>,
     pub reload_good: Gauge,
+    /// 1 while new switches are refused for want of room.
+    pub disk_low: Gauge,
     pub commit_seconds: Histogram,
     pub clock_skew_seconds: Float,
     open_watches: Gauge,
@@ -63,6 +65,7 @@ impl Default for Metrics {
             outcomes: Family::default(),
             steps: Family::default(),
             reload_good: Gauge::default(),
+            disk_low: Gauge::default(),
             commit_seconds: Histogram::new(exponential_buckets(0.000_5, 2.0, 14)),
             clock_skew_seconds: Gauge::default(),
             open_watches: Gauge::default(),
@@ -82,6 +85,11 @@ impl Default for Metrics {
             "config_last_reload_successful",
             "Whether the last load of the configuration was taken",
             metrics.reload_good.clone(),
+        );
+        registry.register(
+            "disk_low",
+            "Whether new switches are refused because the journal's disk is nearly full",
+            metrics.disk_low.clone(),
         );
         registry.register_with_unit(
             "commit",

@@ -1,6 +1,7 @@
 //! What an announcement means: a new watch, a repeat, somebody's rollback, our own hand, or a mistake.
 
 use super::Engine;
+use super::brakes::Book;
 use super::message::{Answer, Command, CommandId};
 use super::watch::{Phase, Turn, Watch};
 use crate::domain::baseline::Baseline;
@@ -9,6 +10,7 @@ use crate::domain::service::Service;
 use crate::domain::switch::{Announcement, ServiceName, Slot, SwitchId};
 use crate::domain::time::{Span, Timestamp};
 use crate::domain::verdict::Outcome;
+use crate::planted::{self, Bug};
 
 /// A repeat without an id within this time is the same switch.
 const REPEAT_WITHIN: Span = Span::from_mins(5);
@@ -42,7 +44,7 @@ impl Engine {
                 text: "old and new are the same slot: an in-place release needs a new version".into(),
             };
         }
-        if let Some(answer) = self.known_event(now, a) {
+        if let Some(answer) = self.known_event(now, a).filter(|_| !planted::has(Bug::ForgetEvents)) {
             return answer;
         }
         let open = self.watches.values().find(|w| w.is_open() && w.service.name == a.service).map(|w| w.id.clone());
@@ -69,6 +71,11 @@ impl Engine {
                 Met::Superseded { baseline, target } => (baseline.map(|b| *b), target),
             },
         };
+        if self.space_low {
+            return Answer::NoRoom {
+                text: "the journal's disk is nearly full: nothing new is watched until there is room".into(),
+            };
+        }
         if self.watches.len() >= OPEN_MAX {
             return Answer::Conflict { text: format!("{OPEN_MAX} watches are open already") };
         }
@@ -78,9 +85,15 @@ impl Engine {
             return Answer::Refused { field: "service".into(), text: "the name is too long for a switch id".into() };
         };
         let armed = self.is_armed(&a.service);
-        let mut turn = Turn { now, armed, commands };
+        let quarantine = self.brakes.quarantine(now, a);
+        let mut turn = Turn { now, armed, brakes: &mut self.brakes, commands };
         let mut watch = Watch::open(id.clone(), a.clone(), service, target, inherited, &mut turn);
+        if let Some(why) = quarantine {
+            watch.record(now, "quarantined", why);
+            watch.notify(NoticeReason::Quarantined, &mut turn);
+        }
         for name in &watch.service.controls.clone() {
+            let mut turn = Turn { now, armed, brakes: &mut Book::default(), commands };
             match self.control(name) {
                 Ok((neighbour, slots)) => {
                     slots.into_iter().for_each(|slot| watch.add_neighbour(neighbour, slot, &mut turn));
@@ -93,6 +106,8 @@ impl Engine {
                 self.touched.insert(other.clone());
             }
         }
+        // What was looked after until now is this switch's to move.
+        self.guards.retain(|_, guard| *guard.service() != a.service);
         self.touched.insert(id.clone());
         self.watches.insert(id.clone(), watch);
         Answer::Accepted { switch: id }
@@ -210,6 +225,9 @@ impl Engine {
             }
             Ok(back) => Ok(back.clone()),
         };
+        if planted::has(Bug::KeepSuperseded) {
+            return Met::Superseded { baseline, target };
+        }
         self.end_open(now, id, commands, |watch, turn| {
             let text = format!("by {} → {}", a.old, a.new);
             watch.record(turn.now, "superseded", text);
@@ -237,7 +255,7 @@ impl Engine {
         act: impl FnOnce(&mut Watch, &mut Turn<'_>),
     ) {
         self.with(now, &CommandId { switch: id.clone(), n: 0 }, commands, act);
-        self.bury();
+        self.bury(now);
     }
 }
 

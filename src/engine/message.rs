@@ -3,11 +3,12 @@
 //! Failures of the outside world are inputs like any other. Commands are values: everything that is
 //! needed to carry one out is in it, so dispatch needs no configuration and a replay needs no world.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
 use crate::domain::baseline::{Baseline, BaselineAsk};
+use crate::domain::brakes::Brakes;
 use crate::domain::counts::Cell;
 use crate::domain::notice::Notice;
 use crate::domain::plan::{AttemptId, AttemptState, Exec, HealthCheck, HealthReading, Probe, ProbeReading};
@@ -36,6 +37,7 @@ pub enum Input {
     /// The configuration, whole; at start and after each accepted reload.
     Configured {
         services: Vec<Service>,
+        brakes: Brakes,
     },
     /// The process came up; `Input`s before this one were another process's.
     Started,
@@ -65,6 +67,17 @@ pub enum Input {
         switch: SwitchId,
         by: String,
         why: String,
+    },
+    /// A person orders a rollback: of an open watch, or over one that moved nothing.
+    Ordered {
+        request: RequestId,
+        switch: SwitchId,
+        by: String,
+        why: String,
+    },
+    /// Whether the journal's disk has room for new events.
+    Space {
+        low: bool,
     },
     BaselineChosen {
         id: CommandId,
@@ -138,6 +151,11 @@ pub enum Command {
     Notify {
         notice: Box<Notice>,
     },
+    /// Make the marks beside the steps match what is disarmed: the last thing that a step's shim looks at.
+    MarkDisarmed {
+        all: bool,
+        services: BTreeSet<ServiceName>,
+    },
     /// The watch ended; the store derives its history row and baseline exclusions from it.
     End {
         switch: SwitchId,
@@ -180,6 +198,7 @@ pub struct RecordAsk {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StepRun {
     pub attempt: AttemptId,
+    pub service: ServiceName,
     pub action: Exec,
     /// FLIPBACK_… variables for the child: all it gets besides PATH.
     pub env: BTreeMap<String, String>,
@@ -218,6 +237,10 @@ pub enum Answer {
     },
     /// 409
     Conflict {
+        text: String,
+    },
+    /// 507: nothing new is taken until there is room on the journal's disk.
+    NoRoom {
         text: String,
     },
     /// 400: the field and what is wrong with it.

@@ -3,13 +3,16 @@
 
 mod announce;
 mod asking;
+mod brakes;
 mod control;
+mod guard;
 pub mod message;
+mod orders;
 mod readings;
 mod rollback;
 mod sight;
 #[cfg(test)]
-mod timelines;
+pub(crate) mod timelines;
 mod verdicts;
 mod view;
 mod watch;
@@ -23,6 +26,7 @@ use crate::domain::switch::{Announcement, ServiceName, Slot, SwitchId};
 use crate::domain::time::Timestamp;
 use crate::domain::verdict::Outcome;
 use crate::domain::view::WatchView;
+use crate::planted::{self, Bug};
 use message::{Answer, Command, CommandId, Input, Job, RecordAsk};
 use watch::{Turn, Watch};
 
@@ -39,6 +43,11 @@ pub struct Engine {
     switches: u64,
     /// `disarm` without a service.
     disarmed_all: bool,
+    /// The journal's disk is nearly full: nothing new is taken.
+    space_low: bool,
+    brakes: brakes::Book,
+    /// What is looked after since its rollback.
+    guards: BTreeMap<SwitchId, guard::Guard>,
     #[serde(skip)]
     touched: BTreeSet<SwitchId>,
     /// Ended in the present turn: their last view is still to be fetched.
@@ -59,6 +68,8 @@ struct Memory {
 struct Past {
     switch: SwitchId,
     announcement: Announcement,
+    /// Where a rollback would have gone.
+    back_to: Slot,
     announced_at: Timestamp,
     ended_at: Timestamp,
     outcome: Outcome,
@@ -74,13 +85,25 @@ impl Engine {
     pub fn handle(&mut self, now: Timestamp, input: &Input) -> Vec<Command> {
         let mut commands = Vec::new();
         match input {
-            Input::Configured { services } => {
+            Input::Configured { services, brakes } => {
                 self.services = services.iter().map(|s| (s.name.clone(), s.clone())).collect();
+                self.brakes.set_limits(*brakes);
+                if planted::has(Bug::PolicyNotFrozen) {
+                    self.watches.values_mut().for_each(|w| {
+                        w.service = self.services.get(&w.service.name).unwrap_or(&w.service).clone();
+                    });
+                }
             }
-            Input::Started => self.each(now, &mut commands, Watch::on_started),
+            Input::Started => {
+                commands.push(self.marks());
+                self.each(now, &mut commands, Watch::on_started);
+                self.guards.values_mut().for_each(|guard| guard.on_started(now));
+            }
             Input::Timer => {
                 self.each_due(now, &mut commands);
+                self.guard(now, &mut commands);
             }
+            Input::Space { low } => self.space_low = *low,
             Input::Announced { request, announcement } => {
                 let answer = self.announced(now, announcement, &mut commands);
                 commands.push(Command::Reply { request: *request, answer });
@@ -97,6 +120,10 @@ impl Engine {
                 let answer = self.cancel(now, switch, by, why, &mut commands);
                 commands.push(Command::Reply { request: *request, answer });
             }
+            Input::Ordered { request, switch, by, why } => {
+                let answer = self.ordered(now, switch, by, why, &mut commands);
+                commands.push(Command::Reply { request: *request, answer });
+            }
             Input::BaselineChosen { id, baseline } => {
                 self.with(now, id, &mut commands, |watch, turn| watch.on_baseline(id, baseline, turn));
             }
@@ -105,6 +132,13 @@ impl Engine {
             }
             Input::HealthChecked { id, reading } => {
                 self.with(now, id, &mut commands, |watch, turn| watch.on_health(id, reading, turn));
+            }
+            Input::Probed { id, reading } if self.guards.contains_key(&id.switch) => {
+                if let Some(guard) = self.guards.get_mut(&id.switch)
+                    && guard.on_probed(now, id, reading, &mut commands)
+                {
+                    self.ended.push(guard.view());
+                }
             }
             Input::Probed { id, reading } => {
                 self.with(now, id, &mut commands, |watch, turn| watch.on_probed(id, reading, turn));
@@ -119,13 +153,14 @@ impl Engine {
             }
             Input::Cron { job: Job::Prune } => commands.push(Command::Prune),
         }
-        self.bury();
+        self.bury(now);
         commands
     }
 
     /// When `Input::Timer` is due next.
     pub fn next_deadline(&self) -> Option<Timestamp> {
-        self.watches.values().filter_map(Watch::next_deadline).min()
+        let watches = self.watches.values().filter_map(Watch::next_deadline);
+        watches.chain(self.guards.values().map(guard::Guard::next_deadline)).min()
     }
 
     /// Views of the watches that the last inputs touched, ended ones included; fetching them forgets them.
@@ -140,6 +175,11 @@ impl Engine {
         self.watches.len()
     }
 
+    /// Nothing is open, and nothing is looked after: no timestamp of the state is waited for.
+    pub fn is_idle(&self) -> bool {
+        self.watches.is_empty() && self.guards.is_empty()
+    }
+
     pub fn services(&self) -> impl Iterator<Item = &Service> {
         self.services.values()
     }
@@ -151,6 +191,12 @@ impl Engine {
 
     pub fn is_armed(&self, service: &ServiceName) -> bool {
         !self.disarmed_all && !self.memory.get(service).is_some_and(|memory| memory.disarmed)
+    }
+
+    /// For a planted bug.
+    #[cfg(test)]
+    pub(crate) fn forget_brakes(&mut self) {
+        self.brakes.forget();
     }
 
     /// Where the service's traffic is, as far as flipback knows.
@@ -172,7 +218,7 @@ impl Engine {
         let service = watch.service.name.clone();
         let armed = !self.disarmed_all && !self.memory.get(&service).is_some_and(|memory| memory.disarmed);
         self.touched.insert(id.switch.clone());
-        act(watch, &mut Turn { now, armed, commands });
+        act(watch, &mut Turn { now, armed, brakes: &mut self.brakes, commands });
     }
 
     fn each(&mut self, now: Timestamp, commands: &mut Vec<Command>, act: fn(&mut Watch, &mut Turn<'_>)) {
@@ -194,8 +240,26 @@ impl Engine {
         }
     }
 
+    /// The probes of what was rolled back.
+    fn guard(&mut self, now: Timestamp, commands: &mut Vec<Command>) {
+        let mut over = Vec::new();
+        for guard in self.guards.values_mut() {
+            if guard.on_timer(now, commands) {
+                over.push(guard.id().clone());
+            }
+        }
+        for id in over {
+            self.ended.extend(self.guards.remove(&id).map(|guard| guard.view()));
+        }
+    }
+
+    fn marks(&self) -> Command {
+        let disarmed = self.memory.iter().filter(|(_, m)| m.disarmed).map(|(name, _)| name.clone()).collect();
+        Command::MarkDisarmed { all: self.disarmed_all, services: disarmed }
+    }
+
     /// Takes ended watches out of the open ones and remembers what must outlive them.
-    fn bury(&mut self) {
+    fn bury(&mut self, now: Timestamp) {
         let ended: Vec<_> = self.watches.iter().filter(|(_, w)| !w.is_open()).map(|(id, _)| id.clone()).collect();
         for id in ended {
             let Some(watch) = self.watches.remove(&id) else { continue };
@@ -207,6 +271,9 @@ impl Engine {
             match &outcome {
                 Outcome::RolledBackRecovered | Outcome::RolledBackNotRecovered | Outcome::RolledBackUnseen => {
                     memory.live = Some((old.clone(), id.clone()));
+                    if let Some(guard) = guard::Guard::of(&watch, now) {
+                        self.guards.insert(id.clone(), guard);
+                    }
                 }
                 Outcome::Passed { .. } | Outcome::Withheld { .. } | Outcome::Unjudged { .. } => {
                     memory.live = Some((watch.announcement.new.clone(), id.clone()));
@@ -218,6 +285,7 @@ impl Engine {
             }
             memory.past.push_back(Past {
                 switch: id,
+                back_to: watch.way_back().clone(),
                 announced_at: watch.opened_at,
                 announcement: watch.announcement,
                 ended_at,
@@ -267,6 +335,7 @@ impl Engine {
             }
             Some(name) => return Answer::NotFound { text: self.no_service(name) },
         };
+        commands.push(self.marks());
         let text = format!("{what} {word} by {by}");
         let open: Vec<_> = self.watches.iter().map(|(id, w)| (id.clone(), w.service.name.clone())).collect();
         for (switch, name) in open {

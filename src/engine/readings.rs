@@ -8,9 +8,13 @@ use crate::domain::signal::{Observation, Reading, SlotCell};
 use crate::domain::time::{Span, Timestamp};
 use crate::domain::verdict::Outcome;
 use crate::judge::Tick;
+use crate::planted::{self, Bug};
 
 /// A slot that was promised traffic and gets none for this long has lost it.
 const TRAFFIC_LOST_AFTER: Span = Span::from_secs(60);
+
+/// After a pause at least so long is looked on.
+const LOOK_ON_MIN: Span = Span::from_secs(30);
 
 /// Traffic is only missed where the baseline would have brought this many requests meanwhile.
 const TRAFFIC_MISSED_MIN: f64 = 30.0;
@@ -30,7 +34,12 @@ impl Watch {
                 self.sight.missing("no series of the new slot");
                 self.judge_alive(turn);
             }
-            Observation::Failed(failure) => self.sight.missing(&failure.to_string()),
+            Observation::Failed(failure) => {
+                self.sight.missing(&failure.to_string());
+                if planted::has(Bug::BreachOnAbsence) && matches!(self.phase, Phase::Soaking { .. }) {
+                    self.on_breach(turn.now, turn);
+                }
+            }
         }
     }
 
@@ -47,6 +56,7 @@ impl Watch {
             self.sight.missing(&why);
             return self.judge_alive(turn);
         };
+        self.look_on_after_a_pause(cell.to.since(cell.from), turn);
         self.new_cursor.advance(cell.to, counts.requests());
         self.ticks += 1;
         let longest = self.tick.max(self.clock.scrape_interval.unwrap_or_default()).times(2);
@@ -70,6 +80,18 @@ impl Watch {
         self.judge(turn);
         if matches!(self.phase, Phase::Soaking { .. }) {
             self.finish_soak(turn);
+        }
+    }
+
+    /// The process was away or the machine slept, and the soak's time ran out meanwhile: what the gap held
+    /// came as one tick, so a breach that still holds gets the ticks to show it.
+    fn look_on_after_a_pause(&mut self, covered: Span, turn: &mut Turn<'_>) {
+        let ticks = u64::from(self.service.policy.limits.ticks) + 2;
+        let longer = turn.now + self.tick.times(ticks).max(LOOK_ON_MIN);
+        let Phase::Soaking { ends_at, gives_up_at, .. } = self.phase else { return };
+        if covered > self.tick.times(ticks) && gives_up_at < longer {
+            self.phase = Phase::Soaking { ends_at, gives_up_at: longer, extended: true };
+            self.record(turn.now, "extended", format!("after a pause of {covered}: goes on until {longer}"));
         }
     }
 

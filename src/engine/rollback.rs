@@ -18,6 +18,7 @@ use crate::domain::plan::{
 use crate::domain::switch::Slot;
 use crate::domain::time::{Span, Timestamp};
 use crate::domain::verdict::{Outcome, Withheld};
+use crate::planted::{self, Bug};
 
 /// A step that has not begun a second after its intent meets another world than its preflight saw.
 const START_WITHIN: Span = Span::from_secs(1);
@@ -106,10 +107,10 @@ impl Rollback {
 }
 
 /// The breach is to be acted on.
-pub(super) fn start(watch: &mut Watch, turn: &mut Turn<'_>) {
+pub(super) fn start(watch: &mut Watch, told: NoticeReason, turn: &mut Turn<'_>) {
     watch.record(turn.now, "rolling_back", format!("to {}", target(watch)));
     watch.phase = Phase::RollingBack(Rollback { step: 0, attempt: 0, stage: preflight_stage(turn.now) });
-    watch.notify(NoticeReason::BreachedActing, turn);
+    watch.notify(told, turn);
     ask(watch, turn);
 }
 
@@ -253,6 +254,7 @@ pub(super) fn on_step_ended(watch: &mut Watch, attempt: &AttemptId, state: &Atte
             let good = result.ended == StepEnd::Exited(0);
             let why = result.ended.to_string();
             match (step.probe.is_some(), good) {
+                (true, true) if planted::has(Bug::TrustExitCode) => step_done(watch, false, turn),
                 (true, true) => {
                     let why = format!("{why}, but the probe does not show {}", target(watch));
                     verify(watch, after(retry_safe, why), None, turn);
@@ -270,7 +272,9 @@ pub(super) fn on_step_ended(watch: &mut Watch, attempt: &AttemptId, state: &Atte
         AttemptState::Ambiguous => {
             let why = format!("{} started and left no result", step.name);
             watch.record(turn.now, "step_ambiguous", why.clone());
-            if step.probe.is_some() {
+            if planted::has(Bug::RetryWithoutLook) {
+                intend(watch, &step, turn);
+            } else if step.probe.is_some() {
                 verify(watch, after(retry_safe, why), Some(FAILED_VERIFY), turn);
             } else {
                 stuck(watch, why, turn);
@@ -287,6 +291,11 @@ pub(super) fn on_started(watch: &mut Watch, turn: &mut Turn<'_>) {
         Stage::Preflight { .. } => {
             rollback.stage = preflight_stage(turn.now);
             ask(watch, turn);
+        }
+        Stage::Running { .. } if planted::has(Bug::RecoverRunsAgain) => {
+            if let Some(step) = current_step(watch).cloned() {
+                intend(watch, &step, turn);
+            }
         }
         Stage::Running { deadline } => {
             let deadline = *deadline;
@@ -375,11 +384,11 @@ fn ask(watch: &mut Watch, turn: &mut Turn<'_>) {
     let Some(rollback) = rollback_of(watch) else { return };
     match &mut rollback.stage {
         Stage::Preflight { probe: need, health_goods, asked, .. } => match (need, probe, check) {
-            (ProbeNeed::Reading { .. }, Some(probe), _) => {
+            (ProbeNeed::Reading { .. }, Some(probe), _) if !planted::has(Bug::NoPreflightProbe) => {
                 *asked = Some(id.clone());
                 turn.commands.push(Command::Probe { id, probe });
             }
-            (_, _, Some(check)) if *health_goods < PREFLIGHT_HEALTH_GOODS => {
+            (_, _, Some(check)) if *health_goods < PREFLIGHT_HEALTH_GOODS && !planted::has(Bug::NoPreflightHealth) => {
                 *asked = Some(id.clone());
                 turn.commands.push(Command::CheckHealth { id, slot, check });
             }
@@ -398,7 +407,7 @@ fn ask(watch: &mut Watch, turn: &mut Turn<'_>) {
 
 /// W4: from here on the attempt may have run.
 fn intend(watch: &mut Watch, step: &Step, turn: &mut Turn<'_>) {
-    if !turn.armed {
+    if !turn.armed && !planted::has(Bug::IgnoreDisarm) {
         return if first_try(watch) {
             watch.withhold(Withheld::Disarmed, turn);
         } else {
@@ -411,7 +420,11 @@ fn intend(watch: &mut Watch, step: &Step, turn: &mut Turn<'_>) {
     let deadline = turn.now + step.timeout;
     rollback.stage = Stage::Running { deadline };
     let attempt = attempt_id(watch, index, number);
-    let action = step.action.resolve(&variables(watch));
+    let mut names = variables(watch);
+    if planted::has(Bug::Toggle) && number > 1 {
+        names.insert("old", watch.announcement.new.as_str());
+    }
+    let action = step.action.resolve(&names);
     let a = &watch.announcement;
     let mut env = BTreeMap::from([
         ("FLIPBACK_SERVICE".to_owned(), a.service.to_string()),
@@ -426,6 +439,8 @@ fn intend(watch: &mut Watch, step: &Step, turn: &mut Turn<'_>) {
             env.insert(name.to_owned(), version.to_string());
         }
     }
+    let how = preflight_words(watch, step);
+    watch.record(turn.now, "preflight", how);
     watch.record(turn.now, "step_intended", format!("{} ({attempt}): {action}", step.name));
     watch.steps.push(StepRecord {
         attempt: attempt.clone(),
@@ -436,8 +451,24 @@ fn intend(watch: &mut Watch, step: &Step, turn: &mut Turn<'_>) {
         proven_at: None,
         outcome: None,
     });
-    let run = StepRun { attempt, action, env, start_by: turn.now + START_WITHIN, deadline, lock: step.lock.clone() };
+    let service = watch.service.name.clone();
+    let run =
+        StepRun { attempt, service, action, env, start_by: turn.now + START_WITHIN, deadline, lock: step.lock.clone() };
     turn.commands.push(Command::RunStep { run });
+}
+
+/// What the preflight rests on, and what it could not look at.
+fn preflight_words(watch: &Watch, step: &Step) -> String {
+    let to = target(watch);
+    let probe = match step.probe {
+        Some(_) => format!("the probe shows {}", watch.announcement.new),
+        None => "no probe".to_owned(),
+    };
+    let health = match watch.target_spec().and_then(|spec| spec.health.as_ref()) {
+        Some(_) => format!("{to} is healthy {PREFLIGHT_HEALTH_GOODS} of {PREFLIGHT_HEALTH_GOODS}"),
+        None => format!("{to} has no health check"),
+    };
+    format!("{probe}; {health}; version not checked")
 }
 
 fn verify(watch: &mut Watch, after: AfterVerify, within: Option<Span>, turn: &mut Turn<'_>) {

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::message::CommandId;
 use crate::domain::time::{Span, Timestamp};
+use crate::planted::{self, Bug};
 
 /// Blindness is told after three ticks without a reading, but not within the first twenty seconds
 /// (one slow answer at a short tick) and in any case before two minutes are over.
@@ -34,6 +35,11 @@ impl Cursor {
 
     pub fn asked_within(&self, now: Timestamp, limit: Span) -> bool {
         self.asked.as_ref().is_some_and(|(_, at)| now.since(*at) < limit)
+    }
+
+    /// Whether a question asked at or after this instant is still under way.
+    pub fn asked_since(&self, since: Timestamp) -> bool {
+        self.asked.as_ref().is_some_and(|(_, at)| *at >= since)
     }
 
     /// Whether `id` is the question under way; it is answered with this.
@@ -106,7 +112,11 @@ impl Sight {
     /// Says once why nothing is seen, when it has been so for long enough.
     pub fn goes_blind(&mut self, now: Timestamp, step: Span) -> Option<String> {
         let limit = step.times(3).clamp(BLIND_AFTER_MIN, BLIND_AFTER_MAX);
-        if self.told || now.since(self.last_seen) < limit || now.since(self.awake_since) < AWAKE_MIN {
+        if planted::has(Bug::SilentBlind)
+            || self.told
+            || now.since(self.last_seen) < limit
+            || now.since(self.awake_since) < AWAKE_MIN
+        {
             return None;
         }
         self.told = true;

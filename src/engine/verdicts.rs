@@ -13,6 +13,7 @@ use crate::domain::time::{Span, Timestamp};
 use crate::domain::verdict::{Evidence, Outcome, SignalState, Verdict, Withheld};
 use crate::domain::view::{Breach, Recovery};
 use crate::judge::Rule;
+use crate::planted::{self, Bug};
 
 /// `passed` needs this share of the soak to have been seen.
 const VALID_SHARE_MIN: f64 = 0.9;
@@ -113,6 +114,9 @@ impl Watch {
             Some(Withheld::ObserveMode)
         } else if !turn.armed {
             Some(Withheld::Disarmed)
+        } else if policy.mode == Mode::Auto {
+            // What a person approves is the person's own judgement: neither counted nor held back.
+            turn.brakes.refuses(turn.now, &self.announcement).map(|why| Withheld::Brake { why })
         } else {
             None
         };
@@ -124,7 +128,10 @@ impl Watch {
                 self.record(turn.now, "asked", format!("waits for approve or decline until {deadline}"));
                 self.notify(NoticeReason::ApprovalWanted, turn);
             }
-            None => self.start_rollback(turn),
+            None => {
+                turn.brakes.debit(turn.now, &self.id, &self.announcement);
+                self.start_rollback(turn);
+            }
         }
     }
 
@@ -132,7 +139,7 @@ impl Watch {
         if !turn.armed {
             return self.withhold(Withheld::Disarmed, turn);
         }
-        rollback::start(self, turn);
+        rollback::start(self, NoticeReason::BreachedActing, turn);
     }
 
     pub(super) fn withhold(&mut self, why: Withheld, turn: &mut Turn<'_>) {
@@ -152,7 +159,9 @@ impl Watch {
         let checks = self.new_alive.good_checks() >= GOOD_CHECKS_MIN
             && self.new_alive.good_share().is_some_and(|share| share >= GOOD_CHECKS_SHARE_MIN);
         let (requests, needed) = (self.rule.requests(), self.rule.requests_needed());
-        if self.sight.is_blind() {
+        if planted::has(Bug::PassByTime) {
+            Ok(false)
+        } else if self.sight.is_blind() {
             Err(format!("readings are missing ({})", self.sight.why()))
         } else if (seen + slack) / planned.max(1.0) < VALID_SHARE_MIN {
             Err(format!("only {:.0} % of the soak was seen", 100.0 * seen / planned.max(1.0)))

@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::brakes::Book;
 use super::control::Neighbour;
 use super::message::{Command, CommandId};
 use super::rollback::{self, Rollback};
@@ -107,6 +108,7 @@ pub(super) struct Asked {
 pub(super) struct Turn<'a> {
     pub now: Timestamp,
     pub armed: bool,
+    pub brakes: &'a mut Book,
     pub commands: &'a mut Vec<Command>,
 }
 
@@ -188,8 +190,8 @@ impl Watch {
         let own = match &self.phase {
             Phase::Ended { .. } => return None,
             Phase::CuttingOver { deadline } | Phase::Asking { deadline } => *deadline,
-            // The end of a soak is noticed by the tick that covers it.
-            Phase::Soaking { gives_up_at, .. } => *gives_up_at,
+            // The end of a soak is noticed by the tick that covers it; the last look may be under way.
+            Phase::Soaking { gives_up_at, .. } => (*gives_up_at).max(self.next_tick.min(self.next_health)),
             Phase::RollingBack(rollback) => rollback.next_deadline(),
             Phase::Recovering(recovering) => recovering.deadline,
         };
@@ -216,7 +218,9 @@ impl Watch {
                 }
             }
             Phase::Soaking { gives_up_at, .. } => {
-                if turn.now >= *gives_up_at {
+                // After a pause (the process was away, the machine slept) a last look comes first: what
+                // the gap held may be a breach.
+                if turn.now >= *gives_up_at && !self.new_cursor.asked_since(*gives_up_at) {
                     self.finish_soak(turn);
                 }
             }

@@ -67,6 +67,14 @@ pub struct Recovered {
     pub tail: Vec<(Timestamp, Input)>,
 }
 
+impl Recovered {
+    /// The last instant that was written down.
+    pub fn last_at(&self) -> Option<Timestamp> {
+        let tail = self.tail.last().map(|(at, _)| *at);
+        tail.max(self.snapshot.as_ref().map(|s| s.at))
+    }
+}
+
 impl Journal {
     pub fn open(state_dir: &Path) -> Result<(Journal, Recovered), JournalError> {
         let directory = |error| JournalError::Directory { dir: state_dir.to_owned(), error };
@@ -251,6 +259,10 @@ fn put(transaction: &Transaction<'_>, write: &Write) -> Result<(), JournalError>
                 "UPDATE outbox SET next_at = ?, tries = tries + 1, error = ? WHERE key = ? AND next_at IS NOT NULL",
                 params![next_at.as_millis(), error, key.to_string()],
             )?;
+        }
+        Write::NoticeFellBack { key, at } => {
+            transaction
+                .execute("UPDATE outbox SET fallback_at = ? WHERE key = ?", params![at.as_millis(), key.to_string()])?;
         }
         Write::NoticeDead { key, at, error } => {
             transaction.execute(

@@ -44,6 +44,8 @@ pub struct QueuedNotice {
     pub notice: Notice,
     pub tries: u32,
     pub first_at: Timestamp,
+    /// It went out by the fallback already.
+    pub fell_back: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -128,18 +130,25 @@ impl Reader {
     pub fn due_notices(&self, now: Timestamp, limit: u32) -> Result<Vec<QueuedNotice>, JournalError> {
         let connection = self.connect()?;
         let mut statement = connection.prepare(
-            "SELECT v, notice, tries, first_at FROM outbox WHERE next_at IS NOT NULL AND next_at <= ?
+            "SELECT v, notice, tries, first_at, fallback_at IS NOT NULL FROM outbox WHERE next_at IS NOT NULL AND next_at <= ?
              ORDER BY first_at, rowid LIMIT ?",
         )?;
         let rows = statement.query_map(params![now.as_millis(), limit], |row| {
-            Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?, row.get::<_, u32>(2)?, row.get::<_, i64>(3)?))
+            Ok((
+                row.get::<_, i64>(0)?,
+                row.get::<_, String>(1)?,
+                row.get::<_, u32>(2)?,
+                row.get::<_, i64>(3)?,
+                row.get(4)?,
+            ))
         })?;
         rows.map(|row| {
-            let (v, text, tries, first_at) = row?;
+            let (v, text, tries, first_at, fell_back) = row?;
             Ok(QueuedNotice {
                 notice: record::decode("a notice", v, &text)?,
                 tries,
                 first_at: Timestamp::from_millis(first_at),
+                fell_back,
             })
         })
         .collect()

@@ -50,6 +50,7 @@ CREATE TABLE outbox (
     tries        INTEGER NOT NULL DEFAULT 0,
     delivered_at INTEGER,
     dead_at      INTEGER,
+    fallback_at  INTEGER,
     error        TEXT,
     v            INTEGER NOT NULL,
     notice       TEXT    NOT NULL

@@ -18,6 +18,11 @@ pub enum Write {
         next_at: Timestamp,
         error: String,
     },
+    /// The notice went the other way; mail goes on being tried.
+    NoticeFellBack {
+        key: NoticeKey,
+        at: Timestamp,
+    },
     /// A delivery failed for good.
     NoticeDead {
         key: NoticeKey,

@@ -74,9 +74,15 @@ impl Dispatch {
                     let this = self.clone();
                     tracing::warn!(attempt = %run.attempt, command = %run.action, "step begins");
                     self.spawn(async move {
-                        let state = this.executor.run(&run, clock::now).await;
+                        let state = this.executor.run(&run, clock::now, clock::wall).await;
                         this.step_ended(run.attempt, state).await;
                     });
+                }
+                Command::MarkDisarmed { all, services } => {
+                    // Before the answer, which comes after it: whoever is told "disarmed" may rely on it.
+                    if let Err(error) = self.executor.mark_disarmed(all, &services) {
+                        tracing::error!(%error, "the marks of what is disarmed cannot be written");
+                    }
                 }
                 Command::RecoverStep { attempt, deadline } => {
                     let this = self.clone();

@@ -1,33 +1,35 @@
-//! The loop: receive → engine → journal (one transaction) → dispatch. It has a thread of its own, so
+//! The loop: receive → one turn of the wheel (engine, journal) → dispatch. It has a thread of its own, so
 //! that nothing else that the process does can hold it up.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use tokio::sync::oneshot;
+
 use super::clock;
-use crate::domain::time::Span;
+use super::disk::Disk;
+use super::turn::Wheel;
+use crate::domain::time::{Span, Timestamp};
 use crate::edge::api::{Facts, ServiceFacts};
 use crate::edge::inbox::Message;
 use crate::edge::metrics::Metrics;
 use crate::edge::systemd::Progress;
-use crate::engine::Engine;
 use crate::engine::message::{Command, Input};
-use crate::journal::{Batch, Entry, Journal, JournalError, Write};
-use tokio::sync::oneshot;
+use crate::journal::{JournalError, Write};
 
 /// Messages of one transaction: enough to share a sync, few enough to answer soon.
 const TURN_MAX: usize = 512;
 
-/// A snapshot after so many inputs bounds how much a restart replays (some milliseconds).
-const SNAPSHOT_EVERY: usize = 300;
-
 /// The loop turns at least this often, so that the watchdog sees it alive.
 const TURN_AT_LEAST: Duration = Duration::from_secs(1);
 
+/// How often the disk is looked at.
+const DISK_EVERY: Duration = Duration::from_secs(5);
+
 pub struct Driver {
-    pub engine: Engine,
-    pub journal: Journal,
+    pub wheel: Wheel,
+    pub disk: Disk,
     pub queue: Receiver<Message>,
     pub progress: Progress,
     pub metrics: Arc<Metrics>,
@@ -40,11 +42,12 @@ impl Driver {
     /// Runs until told to stop. An error means that the store is not to be trusted: the process must end
     /// and recover from disk.
     pub fn run(mut self) -> Result<(), JournalError> {
-        let mut since_snapshot = 0;
+        let mut looked_at = None;
+        let mut low = false;
         loop {
             self.progress.made();
             let mut turn = Turn::default();
-            let due = self.engine.next_deadline().map(|at| at.since(clock::now()));
+            let due = self.wheel.engine.next_deadline().map(|at| at.since(clock::now()));
             let wait = due.map_or(TURN_AT_LEAST, |span| Span::to_std(span).min(TURN_AT_LEAST));
             match self.queue.recv_timeout(wait) {
                 Ok(message) => turn.take(message),
@@ -57,37 +60,30 @@ impl Driver {
                     Err(_) => break,
                 }
             }
-            let now = clock::now();
-            if self.engine.next_deadline().is_some_and(|at| at <= now) {
-                turn.inputs.push(Input::Timer);
-            }
-            let mut commands = Vec::new();
-            let mut entries = Vec::new();
-            for input in turn.inputs {
-                let decided = self.engine.handle(now, &input);
-                commands.extend(decided.iter().cloned());
-                entries.push(Entry { at: now, input, commands: decided });
-            }
-            since_snapshot += entries.len();
-            let views = self.engine.take_views();
-            let take_snapshot = turn.stop || since_snapshot >= SNAPSHOT_EVERY;
-            let snapshot = if take_snapshot { snapshot(&self.engine) } else { None };
-            if !entries.is_empty() || !turn.writes.is_empty() || snapshot.is_some() {
-                let began = Instant::now();
-                let batch = Batch {
-                    entries: &entries,
-                    views: &views,
-                    snapshot: snapshot.as_deref(),
-                    writes: &turn.writes,
-                    now,
-                };
-                self.commit(&batch)?;
-                self.metrics.commit_seconds.observe(began.elapsed().as_secs_f64());
-                if snapshot.is_some() {
-                    since_snapshot = 0;
+            let now = self.now();
+            if looked_at.is_none_or(|at: Instant| at.elapsed() >= DISK_EVERY) {
+                looked_at = Some(Instant::now());
+                if self.disk.is_low() != low {
+                    low = !low;
+                    self.metrics.disk_low.set(i64::from(low));
+                    turn.inputs.push(Input::Space { low });
+                    let said = if low { "is nearly full: new switches are refused" } else { "has room again" };
+                    tracing::error!("the journal's disk {said}");
                 }
             }
-            if !entries.is_empty() {
+            if self.wheel.engine.next_deadline().is_some_and(|at| at <= now) {
+                turn.inputs.push(Input::Timer);
+            }
+            let some = !turn.inputs.is_empty();
+            let began = Instant::now();
+            let commands = self
+                .wheel
+                .turn(now, std::mem::take(&mut turn.inputs), &turn.writes, turn.stop, &mut self.disk)
+                .map_err(|(error, _)| error)?;
+            if some || !turn.writes.is_empty() {
+                self.metrics.commit_seconds.observe(began.elapsed().as_secs_f64());
+            }
+            if some {
                 self.show();
             }
             for done in turn.done {
@@ -100,34 +96,25 @@ impl Driver {
         }
     }
 
-    /// A full disk is waited out a little: the statement was rolled back and nothing is half there.
-    fn commit(&mut self, batch: &Batch<'_>) -> Result<(), JournalError> {
-        const TRIES: u32 = 20;
-        const APART: Duration = Duration::from_millis(500);
-        let mut tries = 0;
-        loop {
-            match self.journal.commit(batch) {
-                Err(JournalError::Full) if tries < TRIES => {
-                    tries += 1;
-                    tracing::error!(tries, "no space left for the journal");
-                    self.progress.made();
-                    std::thread::sleep(APART);
-                }
-                done => return done,
-            }
+    /// The steady clock; while nothing waits for one of its instants it is set by the wall clock.
+    fn now(&self) -> Timestamp {
+        if self.wheel.engine.is_idle() && clock::stepped_ms().abs() >= 1000 {
+            let moved_ms = clock::set(Timestamp::from_millis(0));
+            tracing::warn!(moved_ms, "the wall clock was stepped; flipback's own follows, as nothing is watched");
         }
+        clock::now()
     }
 
     fn show(&self) {
-        let services = self
-            .engine
+        let engine = &self.wheel.engine;
+        let services = engine
             .services()
             .map(|s| {
-                let live = self.engine.live_slot(&s.name).map(ToString::to_string);
-                (s.name.clone(), ServiceFacts { armed: self.engine.is_armed(&s.name), live })
+                let live = engine.live_slot(&s.name).map(ToString::to_string);
+                (s.name.clone(), ServiceFacts { armed: engine.is_armed(&s.name), live })
             })
             .collect();
-        let facts = Facts { armed: self.engine.is_armed_at_all(), services, open_watches: self.engine.open_watches() };
+        let facts = Facts { armed: engine.is_armed_at_all(), services, open_watches: engine.open_watches() };
         if let Ok(mut shown) = self.facts.lock() {
             *shown = facts;
         }
@@ -156,16 +143,5 @@ impl Turn {
 
     fn len(&self) -> usize {
         self.inputs.len() + self.writes.len()
-    }
-}
-
-fn snapshot(engine: &Engine) -> Option<String> {
-    match serde_json::to_string(engine) {
-        Ok(json) => Some(json),
-        Err(error) => {
-            // The tail is still there: a restart takes longer, and loses nothing.
-            tracing::error!(%error, "the engine's state cannot be written down");
-            None
-        }
     }
 }

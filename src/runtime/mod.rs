@@ -1,9 +1,11 @@
 //! Assembles the parts into the daemon.
 
 pub mod clock;
+pub mod disk;
 mod dispatch;
 mod driver;
-mod recover;
+pub mod recover;
+pub mod turn;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -33,8 +35,10 @@ use crate::edge::sources::{Finding, Level, Prometheus, graph_link, shown_query};
 use crate::edge::{schedule, systemd, telemetry};
 use crate::engine::message::{Input, Job};
 use crate::journal::{Journal, JournalError, Reader};
+use disk::Disk;
 use dispatch::Dispatch;
 use driver::Driver;
+use turn::Wheel;
 
 /// Exit codes that systemd and people know (sysexits).
 const CONFIG: i32 = 78;
@@ -87,7 +91,12 @@ fn daemon(
     })?;
     let engine = recover::engine(&recovered).map_err(|error| temporary(error.to_string()))?;
     let reader = Reader::open(&settings.state_dir).map_err(|error| temporary(error.to_string()))?;
+    if let Some(at) = recovered.last_at().filter(|at| *at > clock::wall() && !engine.is_idle()) {
+        tracing::warn!(%at, "the journal was written by a clock that is ahead of this one: its watches keep their time");
+        let _ = clock::set(at);
+    }
     let source = Prometheus::new(&settings.prometheus).map_err(|error| (CONFIG, error.to_string()))?;
+    let source = source.with_steps(clock::stepped_ms);
     let host = hostname();
     let mailer = match &settings.email {
         Some(email) => Some(Mailer::new(email, &host).map_err(|error| (CONFIG, error.to_string()))?),
@@ -134,13 +143,14 @@ fn daemon(
 
     // First the configuration and the start go through the loop: what was under way is asked again.
     let services = settings.services.clone();
-    for input in [Input::Configured { services }, Input::Started, Input::Cron { job: Job::RecordBaseline }] {
+    let brakes = settings.brakes;
+    for input in [Input::Configured { services, brakes }, Input::Started, Input::Cron { job: Job::RecordBaseline }] {
         inbox.tell(input).map_err(|_| temporary("the queue is closed".into()))?;
     }
     let carrier = dispatch.clone();
     let driver = Driver {
-        engine,
-        journal,
+        wheel: Wheel::new(engine),
+        disk: Disk::new(journal, &settings.state_dir, progress.clone()),
         queue,
         progress: progress.clone(),
         metrics: metrics.clone(),
@@ -175,6 +185,7 @@ fn daemon(
         reader,
         inbox: inbox.clone(),
         mailer,
+        fallback: current(&settings).fallback.clone(),
         host,
         queries: shown_queries(settings.clone()),
         wake,
@@ -256,13 +267,20 @@ fn reload(
     let taken = || -> Result<String, String> {
         let fresh = config::load(path, overrides).map_err(|problems| problems.to_string())?;
         let old = current(settings);
-        if (&fresh.state_dir, &fresh.api, &fresh.email) != (&old.state_dir, &old.api, &old.email) {
-            return Err("state_dir, [api] and [email] change only with a restart: systemctl restart flipback".into());
+        if (&fresh.state_dir, &fresh.api, &fresh.email, &fresh.fallback)
+            != (&old.state_dir, &old.api, &old.email, &old.fallback)
+        {
+            return Err(
+                "state_dir, [api], [email] and [fallback] change only with a restart: systemctl restart flipback"
+                    .into(),
+            );
         }
         let client = Prometheus::new(&fresh.prometheus).map_err(|error| error.to_string())?;
+        let client = client.with_steps(clock::stepped_ms);
         let services = fresh.services.clone();
         let count = services.len();
-        inbox.tell(Input::Configured { services }).map_err(|_| "flipback is busy: reload again".to_owned())?;
+        let brakes = fresh.brakes;
+        inbox.tell(Input::Configured { services, brakes }).map_err(|_| "flipback is busy: reload again".to_owned())?;
         *source.write().unwrap_or_else(std::sync::PoisonError::into_inner) = client;
         *settings.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(fresh);
         Ok(format!("configuration taken: {count} services; open watches keep the policy they began with"))

@@ -7,6 +7,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::traffic::{Counted, Stream, Traffic};
 use crate::domain::baseline::{Baseline, BaselineAsk};
+use crate::domain::brakes::Brakes;
 use crate::domain::counts::{Cell, Counts};
 use crate::domain::plan::{Exec, Plan, Step};
 use crate::domain::policy::{Alpha, Limits, Mode, Policy, Ratio, RuleKind, Share, TailNull, WarmUp};
@@ -140,7 +141,8 @@ fn lose(ticks: Vec<Tick>, share: f64, seed: u64) -> Vec<Tick> {
 pub fn play(setup: &Setup, trace: &Trace) -> Option<f64> {
     let mut engine = Engine::new();
     let mut now = BEGAN;
-    let mut queue = engine.handle(now, &Input::Configured { services: vec![service(setup)] });
+    let mut queue =
+        engine.handle(now, &Input::Configured { services: vec![service(setup)], brakes: Brakes::default() });
     let announced = Input::Announced { request: RequestId(1), announcement: announcement() };
     queue.extend(engine.handle(now, &announced));
     let end = BEGAN + Span::from_secs(2 * setup.whole_s() + 3600);

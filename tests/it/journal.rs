@@ -36,6 +36,7 @@ fn run(n: u8) -> Command {
     Command::RunStep {
         run: StepRun {
             attempt: attempt(n),
+            service: ServiceName::try_new("checkout").unwrap(),
             action: Exec { argv: vec!["/bin/true".into()] },
             env: BTreeMap::new(),
             start_by: T0,
@@ -72,9 +73,10 @@ fn engine_with_a_watch() -> (Engine, Vec<Entry>) {
         "version": "v2", "switched_at": null, "rollback": "safe", "assume_old": false, "source": "test"
     }))
     .unwrap();
-    for input in
-        [Input::Configured { services: settings.services }, Input::Announced { request: RequestId(1), announcement }]
-    {
+    for input in [
+        Input::Configured { services: settings.services, brakes: settings.brakes },
+        Input::Announced { request: RequestId(1), announcement },
+    ] {
         let commands = engine.handle(T0, &input);
         entries.push(Entry { at: T0, input, commands });
     }

@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use flipback::domain::plan::{AttemptId, AttemptState, Exec, StepEnd};
-use flipback::domain::switch::SwitchId;
+use flipback::domain::switch::{ServiceName, SwitchId};
 use flipback::domain::time::{Span, Timestamp};
 use flipback::edge::actuators::exec::Executor;
 use flipback::engine::message::StepRun;
@@ -46,6 +46,7 @@ impl Bench {
         let program = script(self.dir.path(), &format!("step{n}"), text);
         StepRun {
             attempt: AttemptId { switch: SwitchId::try_new("team/checkout:eu-1").unwrap(), step: 0, attempt: n },
+            service: ServiceName::try_new("team/checkout:eu").unwrap(),
             action: Exec { argv: vec![program.display().to_string(), self.dir.path().display().to_string()] },
             env: BTreeMap::from([("FLIPBACK_OLD".to_owned(), "blue".to_owned())]),
             start_by: now() + Span::from_secs(5),
@@ -74,7 +75,7 @@ async fn an_attempt_that_is_run_again_is_only_looked_up() {
     let bench = Bench::new();
     let run = bench.step(1, "echo $FLIPBACK_OLD >> $1/ran; exit 3");
     for _ in 0..3 {
-        assert_eq!(exited(&bench.executor.run(&run, now).await), 3);
+        assert_eq!(exited(&bench.executor.run(&run, now, now).await), 3);
     }
     assert_eq!((bench.lines(), fs::read_to_string(bench.dir.path().join("ran")).unwrap().as_str()), (1, "blue\n"));
     let AttemptState::Ended(found) = bench.executor.recover(&run.attempt, run.deadline, now).await else { panic!() };
@@ -88,7 +89,7 @@ async fn an_intent_that_never_reached_the_shim_is_cancelled_for_good() {
     let found = bench.executor.recover(&run.attempt, run.deadline, now).await;
     assert!(matches!(found, AttemptState::Cancelled(_)), "{found:?}");
     // Whoever comes late with the same attempt finds the mark.
-    let late = bench.executor.run(&run, now).await;
+    let late = bench.executor.run(&run, now, now).await;
     assert!(matches!(late, AttemptState::Cancelled(_)), "{late:?}");
     assert_eq!(bench.lines(), 0);
 }
@@ -98,7 +99,7 @@ async fn a_step_outlives_its_daemon_and_its_result_is_adopted() {
     let bench = Bench::new();
     let run = bench.step(1, "echo x >> $1/ran; sleep 2; echo done; exit 0");
     let (executor, first) = (bench.executor.clone(), run.clone());
-    let daemon = tokio::spawn(async move { executor.run(&first, now).await });
+    let daemon = tokio::spawn(async move { executor.run(&first, now, now).await });
     wait_until(Duration::from_secs(10), "the step runs", || (bench.lines() == 1).then_some(()));
     daemon.abort();
     let found = bench.executor.recover(&run.attempt, run.deadline, now).await;
@@ -112,7 +113,7 @@ async fn a_step_whose_shim_was_killed_is_waited_for_and_then_ambiguous() {
     let bench = Bench::new();
     let run = bench.step(1, "echo $PPID >> $1/ran; sleep 2; echo $$ >> $1/ended");
     let (executor, first) = (bench.executor.clone(), run.clone());
-    let daemon = tokio::spawn(async move { executor.run(&first, now).await });
+    let daemon = tokio::spawn(async move { executor.run(&first, now, now).await });
     wait_until(Duration::from_secs(10), "the step runs", || (bench.lines() == 1).then_some(()));
     let shim = fs::read_to_string(bench.dir.path().join("ran")).unwrap();
     let began = Instant::now();
@@ -132,7 +133,7 @@ async fn steps_that_touch_the_same_thing_run_one_at_a_time() {
         .into_iter()
         .map(|run| {
             let executor = bench.executor.clone();
-            tokio::spawn(async move { executor.run(&run, now).await })
+            tokio::spawn(async move { executor.run(&run, now, now).await })
         })
         .collect();
     for task in tasks {

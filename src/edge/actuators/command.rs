@@ -2,7 +2,7 @@
 
 use std::process::{ExitStatus, Stdio};
 
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
 
 use crate::domain::plan::Exec;
@@ -19,13 +19,18 @@ pub struct Finished {
 
 /// Runs it to its end, or says in one line why not. No shell; nothing of our environment but PATH.
 pub async fn run(exec: &Exec, timeout: Span) -> Result<Finished, String> {
+    run_with(exec, None, timeout).await
+}
+
+/// The same with something to read on its standard input.
+pub async fn run_with(exec: &Exec, input: Option<&str>, timeout: Span) -> Result<Finished, String> {
     let (program, arguments) = exec.argv.split_first().ok_or("the command is empty")?;
     let mut child = Command::new(program)
         .args(arguments)
         .env_clear()
         .env("PATH", super::exec::CHILD_PATH)
         .current_dir("/")
-        .stdin(Stdio::null())
+        .stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() })
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .process_group(0)
@@ -34,7 +39,12 @@ pub async fn run(exec: &Exec, timeout: Span) -> Result<Finished, String> {
         .map_err(|error| format!("{program}: {error}"))?;
     let group = child.id();
     let pipe = child.stdout.take();
+    let stdin = child.stdin.take();
     let work = async {
+        if let (Some(mut stdin), Some(text)) = (stdin, input) {
+            // Whoever does not read to the end has read enough.
+            let _ = stdin.write_all(text.as_bytes()).await;
+        }
         let mut bytes = Vec::new();
         if let Some(pipe) = pipe {
             let mut limited = pipe.take(OUTPUT_MAX);

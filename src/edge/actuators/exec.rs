@@ -1,13 +1,15 @@
 //! Steps through the shim, and what became of them after a crash.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use tokio::process::Command;
 
+use crate::domain::attempt::Found;
 use crate::domain::plan::{AttemptId, AttemptState, StepResult};
+use crate::domain::switch::ServiceName;
 use crate::domain::time::{Span, Timestamp};
 use crate::engine::message::StepRun;
 use crate::shim::{self, Spec};
@@ -17,6 +19,10 @@ pub const CHILD_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:
 
 /// How often a running attempt of an earlier daemon is looked at.
 const LOOK_EVERY: std::time::Duration = std::time::Duration::from_millis(100);
+
+/// Directory of the marks that say what is disarmed; `all`, or a service's digest.
+const DISARMED: &str = "disarmed";
+const ALL: &str = "all";
 
 /// After deadline and kill grace, the shim's report is due within this.
 const REPORT_SLACK: Span = Span::from_secs(8);
@@ -33,6 +39,7 @@ impl Executor {
     pub fn new(state_dir: &Path, program: PathBuf) -> std::io::Result<Self> {
         let dir = state_dir.join("exec");
         fs::create_dir_all(dir.join("serial"))?;
+        fs::create_dir_all(dir.join(DISARMED))?;
         Ok(Self { dir, program })
     }
 
@@ -41,9 +48,13 @@ impl Executor {
     }
 
     /// Runs one attempt to its end. Its directory must be new: an id is used once.
-    pub async fn run(&self, run: &StepRun, now: fn() -> Timestamp) -> AttemptState {
+    ///
+    /// `now` is the daemon's clock. The shim has only the wall clock, so what it is told is counted from
+    /// the wall clock's present.
+    pub async fn run(&self, run: &StepRun, now: fn() -> Timestamp, wall: fn() -> Timestamp) -> AttemptState {
         let dir = self.attempt_dir(&run.attempt);
-        if let Err(error) = self.prepare(&dir, run) {
+        let ahead_ms = wall().as_millis() - now().as_millis();
+        if let Err(error) = self.prepare(&dir, run, ahead_ms) {
             if error.kind() == std::io::ErrorKind::AlreadyExists {
                 return self.recover(&run.attempt, run.deadline, now).await;
             }
@@ -69,15 +80,16 @@ impl Executor {
         }
     }
 
-    fn prepare(&self, dir: &Path, run: &StepRun) -> std::io::Result<()> {
+    fn prepare(&self, dir: &Path, run: &StepRun, ahead_ms: i64) -> std::io::Result<()> {
         let mut env: BTreeMap<String, String> = run.env.clone();
         env.insert("PATH".into(), CHILD_PATH.into());
         let serial = self.dir.join("serial").join(lock_file_name(&run.lock));
         let spec = Spec {
             argv: run.action.argv.clone(),
             env,
-            start_by: run.start_by,
-            deadline: run.deadline,
+            start_by: run.start_by.shifted(ahead_ms),
+            deadline: run.deadline.shifted(ahead_ms),
+            disarmed: self.marks_of(&run.service),
             serial: serial.display().to_string(),
         };
         fs::create_dir(dir)?;
@@ -96,7 +108,7 @@ impl Executor {
             if let Some(result) = read_result(&dir) {
                 return AttemptState::Ended(result);
             }
-            if !self.is_running(&dir) {
+            if shim::marks(&dir, self.is_running(&dir)).found() != Found::Running {
                 return self.settle(&dir, "the daemon ended before the step began");
             }
             if now() >= patience {
@@ -126,20 +138,47 @@ impl Executor {
             return AttemptState::Ambiguous;
         }
         // Under the lock nobody can start it between the look and the mark.
-        if let Some(result) = read_result(dir) {
-            return AttemptState::Ended(result);
+        let found = shim::marks(dir, false).found();
+        match found {
+            // A result that is there and cannot be read says as little as none.
+            Found::Ended => read_result(dir).map_or(AttemptState::Ambiguous, AttemptState::Ended),
+            Found::Running | Found::Ambiguous => AttemptState::Ambiguous,
+            Found::Cancelled => {
+                let why = fs::read_to_string(dir.join(shim::CANCELLED)).unwrap_or_else(|_| "cancelled".into());
+                AttemptState::Cancelled(why)
+            }
+            Found::NeverStarted if !found.must_be_sealed() => AttemptState::Cancelled(why.to_owned()),
+            Found::NeverStarted => match shim::write_durably(dir, shim::CANCELLED, why.as_bytes()) {
+                Ok(()) => AttemptState::Cancelled(why.to_owned()),
+                // It cannot be ruled out that it starts later.
+                Err(_) => AttemptState::Ambiguous,
+            },
         }
-        if dir.join(shim::STARTED).exists() {
-            return AttemptState::Ambiguous;
+    }
+
+    /// Makes the marks that shims look at match what is disarmed, on disk before it returns.
+    pub fn mark_disarmed(&self, all: bool, services: &BTreeSet<ServiceName>) -> std::io::Result<()> {
+        let dir = self.dir.join(DISARMED);
+        let mut wanted: BTreeSet<String> = services.iter().map(|name| lock_file_name(name.as_str())).collect();
+        if all {
+            wanted.insert(ALL.into());
         }
-        if let Ok(why) = fs::read_to_string(dir.join(shim::CANCELLED)) {
-            return AttemptState::Cancelled(why);
+        for entry in fs::read_dir(&dir)? {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if !wanted.remove(&name) {
+                fs::remove_file(entry.path())?;
+            }
         }
-        match shim::write_durably(dir, shim::CANCELLED, why.as_bytes()) {
-            Ok(()) => AttemptState::Cancelled(why.to_owned()),
-            // It cannot be ruled out that it starts later.
-            Err(_) => AttemptState::Ambiguous,
+        for name in wanted {
+            fs::File::create(dir.join(name))?.sync_all()?;
         }
+        fs::File::open(&dir)?.sync_all()
+    }
+
+    fn marks_of(&self, service: &ServiceName) -> Vec<String> {
+        let dir = self.dir.join(DISARMED);
+        [ALL.to_owned(), lock_file_name(service.as_str())].map(|name| dir.join(name).display().to_string()).into()
     }
 }
 

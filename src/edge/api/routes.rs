@@ -23,7 +23,7 @@ use crate::domain::service::Slots;
 use crate::domain::switch::{ServiceName, Slot, SwitchId};
 use crate::domain::time::Timestamp;
 use crate::edge::inbox::NotTaken;
-use crate::engine::message::{Answer, Input};
+use crate::engine::message::{Answer, Input, RequestId};
 use crate::journal::{JournalError, Range, WatchFilter, Write};
 
 /// Announcements are a few hundred bytes.
@@ -43,6 +43,7 @@ pub fn router(context: Arc<ApiContext>, token: Option<Token>) -> Router {
         .route("/api/v1/watches/{id}/approve", post(approve))
         .route("/api/v1/watches/{id}/decline", post(decline))
         .route("/api/v1/watches/{id}/cancel", post(cancel))
+        .route("/api/v1/watches/{id}/rollback", post(rollback))
         .route("/api/v1/arm", post(arm))
         .route("/api/v1/disarm", post(disarm))
         .route("/api/v1/status", get(status))
@@ -196,11 +197,21 @@ async fn decide(
     answered(c.inbox.ask(|request| Input::Answered { request, switch, approve, by }).await)
 }
 
-async fn cancel(
+async fn cancel(c: Context, peer: ConnectInfo<Peer>, id: Path<String>, body: Bytes) -> Response {
+    with_reason(c, peer, id, body, |request, switch, by, why| Input::Cancelled { request, switch, by, why }).await
+}
+
+async fn rollback(c: Context, peer: ConnectInfo<Peer>, id: Path<String>, body: Bytes) -> Response {
+    with_reason(c, peer, id, body, |request, switch, by, why| Input::Ordered { request, switch, by, why }).await
+}
+
+/// A verb upon a watch, with who and why.
+async fn with_reason(
     State(c): Context,
     ConnectInfo(peer): ConnectInfo<Peer>,
     Path(id): Path<String>,
     body: Bytes,
+    input: impl FnOnce(RequestId, SwitchId, String, String) -> Input,
 ) -> Response {
     let switch = match switch_id(id) {
         Ok(id) => id,
@@ -215,7 +226,7 @@ async fn cancel(
         Err(refusal) => return refused(refusal),
     };
     let by = peer.to_string();
-    answered(c.inbox.ask(|request| Input::Cancelled { request, switch, by, why }).await)
+    answered(c.inbox.ask(|request| input(request, switch, by, why)).await)
 }
 
 async fn arm(c: Context, peer: ConnectInfo<Peer>, body: Bytes) -> Response {
@@ -462,6 +473,7 @@ fn answered(answer: Result<Answer, NotTaken>) -> Response {
         Ok(Answer::Done { text }) => success(StatusCode::OK, Done { text }),
         Ok(Answer::NotFound { text }) => failure(StatusCode::NOT_FOUND, "not_found", &text),
         Ok(Answer::Conflict { text }) => failure(StatusCode::CONFLICT, "conflict", &text),
+        Ok(Answer::NoRoom { text }) => failure(StatusCode::INSUFFICIENT_STORAGE, "no_room", &text),
         Ok(Answer::Refused { field, text }) => refused(Refusal { field: Some(field), text }),
         Err(error) => not_taken(error),
     }

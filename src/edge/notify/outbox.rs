@@ -8,10 +8,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::email::{Delivery, Mailer};
 use super::render::{ShownQuery, render};
+use crate::config::settings::FallbackSettings;
 use crate::domain::notice::{Notice, NoticeKey, Severity};
 use crate::domain::time::{Span, Timestamp};
+use crate::edge::actuators::command;
 use crate::edge::inbox::Inbox;
 use crate::journal::{QueuedNotice, Reader, Write};
+use crate::planted::{self, Bug};
 
 const FIRST_RETRY: Span = Span::from_secs(15);
 const RETRY_MAX: Span = Span::from_mins(10);
@@ -27,7 +30,7 @@ const BATCH: u32 = 20;
 /// When to try again after `tries` failures: 15 s · 2ⁿ up to ten minutes, up to a quarter more so that
 /// many notices do not come at once. `None`: given up.
 pub fn next_try(key: &NoticeKey, tries: u32, first_at: Timestamp, now: Timestamp) -> Option<Timestamp> {
-    if now.since(first_at) >= GIVE_UP_AFTER {
+    if now.since(first_at) >= GIVE_UP_AFTER || planted::has(Bug::GiveUpEarly) {
         return None;
     }
     let wait = FIRST_RETRY.times(1 << tries.min(10)).min(RETRY_MAX);
@@ -37,6 +40,20 @@ pub fn next_try(key: &NoticeKey, tries: u32, first_at: Timestamp, now: Timestamp
     Some(now + wait + Span::from_millis(jitter))
 }
 
+/// What becomes of a notice after a try to deliver it.
+pub fn after_try(queued: &QueuedNotice, tried: Result<(), Delivery>, now: Timestamp) -> Write {
+    let key = queued.notice.key.clone();
+    match tried {
+        Ok(()) => Write::NoticeDelivered { key, at: now },
+        Err(_) if planted::has(Bug::MarkUnsent) => Write::NoticeDelivered { key, at: now },
+        Err(Delivery::Never(error)) => Write::NoticeDead { key, at: now, error },
+        Err(Delivery::Later(error)) => match next_try(&key, queued.tries, queued.first_at, now) {
+            Some(next_at) => Write::NoticeDelayed { key, next_at, error },
+            None => Write::NoticeDead { key, at: now, error: format!("given up after 72 h: {error}") },
+        },
+    }
+}
+
 /// Finds the queries that show a notice's signals.
 pub type Queries = Box<dyn Fn(&Notice) -> Vec<ShownQuery> + Send + Sync>;
 
@@ -44,6 +61,7 @@ pub struct Outbox {
     pub reader: Reader,
     pub inbox: Inbox,
     pub mailer: Option<Mailer>,
+    pub fallback: Option<FallbackSettings>,
     pub host: String,
     /// Queries to show with a notice.
     pub queries: Queries,
@@ -82,12 +100,42 @@ impl Outbox {
                 break;
             }
             let write = self.attempt(&queued).await;
+            let undelivered = !matches!(write, Write::NoticeDelivered { .. });
+            let dead = matches!(write, Write::NoticeDead { .. });
             // Marked before the next look, or it would be sent again.
-            while self.inbox.write_synced(write.clone()).await == Err(crate::edge::inbox::NotTaken::Busy) {
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            self.keep(write).await;
+            if undelivered {
+                self.fall_back(&queued, dead).await;
             }
         }
         count
+    }
+
+    async fn keep(&self, write: Write) {
+        while self.inbox.write_synced(write.clone()).await == Err(crate::edge::inbox::NotTaken::Busy) {
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+    }
+
+    /// A page that does not get out by mail for a while, and every notice that is given up, goes the other
+    /// way once. Mail is tried on all the same.
+    async fn fall_back(&self, queued: &QueuedNotice, dead: bool) {
+        let (notice, Some(fallback)) = (&queued.notice, &self.fallback) else { return };
+        let late = (self.now)().since(queued.first_at) >= fallback.after;
+        let page = notice.reason.severity() == Severity::Page;
+        if queued.fell_back || !(dead || page && late) {
+            return;
+        }
+        let rendered = render(notice, &(self.queries)(notice), &self.host);
+        let text = format!("{}\n\n{}", rendered.subject, rendered.text);
+        match command::run_with(&fallback.exec, Some(&text), fallback.timeout).await {
+            Ok(finished) if finished.status.success() => {
+                tracing::warn!(notice = %notice.key, command = %fallback.exec, "notice told by the fallback");
+                self.keep(Write::NoticeFellBack { key: notice.key.clone(), at: (self.now)() }).await;
+            }
+            Ok(finished) => tracing::error!(notice = %notice.key, status = %finished.status, "the fallback failed"),
+            Err(error) => tracing::error!(notice = %notice.key, %error, "the fallback failed"),
+        }
     }
 
     async fn attempt(&self, queued: &QueuedNotice) -> Write {
@@ -101,29 +149,15 @@ impl Outbox {
             tracing::info!(notice = %key, text = %rendered.text, "no [email] is configured: the notice is only logged");
             return Write::NoticeDelivered { key, at: (self.now)() };
         };
-        match mailer.send(notice, &rendered).await {
-            Ok(()) => {
-                tracing::info!(notice = %key, reason = notice.reason.word(), "notice delivered");
-                Write::NoticeDelivered { key, at: (self.now)() }
+        let write = after_try(queued, mailer.send(notice, &rendered).await, (self.now)());
+        match &write {
+            Write::NoticeDelayed { error, next_at, .. } => {
+                tracing::warn!(notice = %key, %error, %next_at, "notice not delivered yet");
             }
-            Err(Delivery::Never(error)) => {
-                tracing::error!(notice = %key, %error, "notice undeliverable");
-                Write::NoticeDead { key, at: (self.now)(), error }
-            }
-            Err(Delivery::Later(error)) => {
-                let now = (self.now)();
-                match next_try(&key, queued.tries, queued.first_at, now) {
-                    Some(next_at) => {
-                        tracing::warn!(notice = %key, %error, next_at = %next_at, "notice not delivered yet");
-                        Write::NoticeDelayed { key, next_at, error }
-                    }
-                    None => {
-                        tracing::error!(notice = %key, %error, "notice given up after 72 h");
-                        Write::NoticeDead { key, at: now, error }
-                    }
-                }
-            }
+            Write::NoticeDead { error, .. } => tracing::error!(notice = %key, %error, "notice given up"),
+            _ => tracing::info!(notice = %key, reason = notice.reason.word(), "notice delivered"),
         }
+        write
     }
 }
 

@@ -6,6 +6,7 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::{AutoEscape, Environment, UndefinedBehavior};
 use serde::Serialize;
 
+use super::words::{advice, command, explains, headline, status};
 use crate::domain::baseline::Quality;
 use crate::domain::notice::{Notice, NoticeReason, Severity};
 use crate::domain::plan::{AttemptState, StepOutcome, StepRecord};
@@ -144,30 +145,6 @@ fn versioned(w: &WatchView) -> String {
     w.switch.version.as_ref().map_or(String::new(), |v| format!(" ({v})"))
 }
 
-/// The outcome in capitals: it sorts, and it is what the lock screen shows.
-fn status(reason: NoticeReason) -> &'static str {
-    match reason {
-        NoticeReason::BreachedActing => "ROLLING BACK",
-        NoticeReason::ApprovalWanted => "APPROVE?",
-        NoticeReason::Withheld => "NOT ROLLED BACK",
-        NoticeReason::RolledBackRecovered => "ROLLED BACK",
-        NoticeReason::RolledBackNotRecovered => "ROLLED BACK, STILL BAD",
-        NoticeReason::RolledBackUnseen => "ROLLED BACK, UNSEEN",
-        NoticeReason::RollbackFailed => "ROLLBACK FAILED",
-        NoticeReason::Stuck => "STUCK",
-        NoticeReason::Blind => "BLIND",
-        NoticeReason::SeesAgain => "SEES AGAIN",
-        NoticeReason::LittleBaseline => "LITTLE BASELINE",
-        NoticeReason::Thin => "THIN TRAFFIC",
-        NoticeReason::TrafficLost => "TRAFFIC LOST",
-        NoticeReason::Unconfirmed => "UNCONFIRMED",
-        NoticeReason::Unjudged => "UNJUDGED",
-        NoticeReason::Superseded => "SUPERSEDED",
-        NoticeReason::Cancelled => "CANCELLED",
-        NoticeReason::Passed => "PASSED",
-    }
-}
-
 fn subject(notice: &Notice, breached: &[&Evidence]) -> String {
     let w = &notice.watch;
     let rolled = matches!(
@@ -187,39 +164,6 @@ fn short(e: &Evidence) -> String {
         (signal, Some(ratio), _) => format!("{signal} {ratio:.1}×"),
         (signal, None, Some(value)) => format!("{signal} {}", number(signal, value)),
         (signal, None, None) => signal.to_string(),
-    }
-}
-
-fn headline(notice: &Notice) -> String {
-    let w = &notice.watch;
-    let (old, new) = (&w.back_to, &w.switch.new);
-    match notice.reason {
-        NoticeReason::BreachedActing => format!("{new} is broken; flipback is moving the traffic back to {old} now."),
-        NoticeReason::ApprovalWanted => format!("{new} is broken. May flipback move the traffic back to {old}?"),
-        NoticeReason::Withheld => format!("{new} is broken, and flipback did NOT move the traffic back."),
-        NoticeReason::RolledBackRecovered => {
-            format!("{new} was broken; the traffic is back on {old}, which serves well.")
-        }
-        NoticeReason::RolledBackNotRecovered => {
-            format!("The traffic is back on {old}, but it is not well there either.")
-        }
-        NoticeReason::RolledBackUnseen => {
-            format!("The traffic was moved back to {old}, but no requests came that could show it.")
-        }
-        NoticeReason::RollbackFailed => format!("{new} is broken, and moving the traffic back to {old} FAILED."),
-        NoticeReason::Stuck => "A rollback step may or may not have been applied; a person must look.".into(),
-        NoticeReason::Blind => format!("flipback cannot see {new}: it will neither pass it nor roll it back."),
-        NoticeReason::SeesAgain => format!("flipback sees {new} again."),
-        NoticeReason::LittleBaseline => {
-            "There is too little recorded normal: only absolute limits and health checks judge this switch.".into()
-        }
-        NoticeReason::Thin => "There is too little traffic to show a small regression within the soak.".into(),
-        NoticeReason::TrafficLost => format!("{new} is alive but gets no requests."),
-        NoticeReason::Unconfirmed => format!("The switch to {new} was announced, but the traffic did not move."),
-        NoticeReason::Unjudged => format!("The soak of {new} ended without a verdict."),
-        NoticeReason::Superseded => "A newer switch took this one's place before its soak was over.".into(),
-        NoticeReason::Cancelled => "The watch was ended before its verdict.".into(),
-        NoticeReason::Passed => format!("{new} passed its soak."),
     }
 }
 
@@ -269,7 +213,7 @@ fn answers(notice: &Notice, breached: &[&Evidence]) -> Vec<(String, String)> {
                 say("Why", detail);
             }
         }
-        None if notice.reason == NoticeReason::BreachedActing => {
+        None if matches!(notice.reason, NoticeReason::BreachedActing | NoticeReason::OrderedActing) => {
             say("What is done", format!("the rollback to {} has begun; its result follows in this thread", w.back_to));
         }
         None => {}
@@ -305,64 +249,6 @@ fn how_sure(e: &Evidence) -> String {
 /// A number of any size, in as many digits as it deserves.
 fn large(n: f64) -> String {
     if n >= 1e7 { format!("10^{:.0}", n.log10().floor()) } else { thousands(n) }
-}
-
-/// Which line of the story says why the notice came.
-fn explains(reason: NoticeReason, kind: &str) -> bool {
-    match reason {
-        NoticeReason::Blind => kind == "blind",
-        NoticeReason::SeesAgain => kind == "sees_again",
-        NoticeReason::LittleBaseline => matches!(kind, "little_baseline" | "baseline"),
-        NoticeReason::Thin => kind == "detectable",
-        NoticeReason::TrafficLost => kind == "traffic_lost",
-        NoticeReason::Superseded => kind == "superseded",
-        _ => false,
-    }
-}
-
-fn advice(notice: &Notice) -> String {
-    let w = &notice.watch;
-    let (old, new) = (&w.back_to, &w.switch.new);
-    match notice.reason {
-        NoticeReason::BreachedActing => "nothing yet; if no result follows within minutes, look at it".into(),
-        NoticeReason::ApprovalWanted => {
-            format!("approve or decline; without an answer nothing is moved (flipback decline {})", w.id)
-        }
-        NoticeReason::Withheld => format!(
-            "decide now whether {new} stays; to move the traffic back, do by hand what the plan would have done"
-        ),
-        NoticeReason::RolledBackRecovered => format!("users are served by {old}; mend {new} before the next try"),
-        NoticeReason::RolledBackNotRecovered => {
-            format!("look at {old} and what both releases depend on: the switch may not be the cause")
-        }
-        NoticeReason::RolledBackUnseen => format!("check by hand that users reach {old}"),
-        NoticeReason::RollbackFailed | NoticeReason::Stuck => {
-            format!("users may still be on {new}: look where the traffic is and move it by hand")
-        }
-        NoticeReason::Blind => {
-            "see why there are no readings (Prometheus, the scrape, the selectors); health checks go on".into()
-        }
-        NoticeReason::SeesAgain => "nothing; the soak goes on, and what was missed is extended".into(),
-        NoticeReason::LittleBaseline => "nothing, if the service is new; otherwise see what was recorded".into(),
-        NoticeReason::Thin => {
-            "nothing; health checks and larger regressions are watched, a longer soak shows smaller ones".into()
-        }
-        NoticeReason::TrafficLost => "see whether the proxy still sends requests there".into(),
-        NoticeReason::Unconfirmed => "see whether the deploy really switched; announce again when it has".into(),
-        NoticeReason::Unjudged => format!("judge {new} yourself: flipback could not, and says neither yes nor no"),
-        NoticeReason::Superseded | NoticeReason::Cancelled | NoticeReason::Passed => "nothing".into(),
-    }
-}
-
-/// The one command to run next.
-fn command(notice: &Notice) -> String {
-    let w = &notice.watch;
-    match notice.reason {
-        NoticeReason::ApprovalWanted => format!("flipback approve {}", w.id),
-        NoticeReason::LittleBaseline => format!("flipback baseline show {}", w.switch.service),
-        NoticeReason::Blind => format!("flipback check --live {}", w.switch.service),
-        _ => format!("flipback show {}", w.id),
-    }
 }
 
 fn done(w: &WatchView) -> String {

@@ -26,6 +26,8 @@ pub struct Prometheus {
     pub(super) client: Client,
     pub(super) settle: Option<Span>,
     pub(super) timeout: Span,
+    /// How far the wall clock is from the daemon's own, in milliseconds.
+    pub(super) stepped_ms: fn() -> i64,
     pub(super) meta: Arc<Mutex<HashMap<String, Meta>>>,
 }
 
@@ -59,7 +61,13 @@ impl Prometheus {
             .map_err(|error| SourceError(format!("[prometheus]: {error}")))?;
         let client = Client::from(http, settings.url.trim_end_matches('/'))
             .map_err(|error| SourceError(format!("[prometheus] url: {error}")))?;
-        Ok(Self { client, settle: settings.settle, timeout: settings.timeout, meta: Arc::default() })
+        Ok(Self { client, settle: settings.settle, timeout: settings.timeout, stepped_ms: || 0, meta: Arc::default() })
+    }
+
+    /// Where the daemon's clock may have been left behind by a stepped wall clock.
+    pub fn with_steps(mut self, stepped_ms: fn() -> i64) -> Self {
+        self.stepped_ms = stepped_ms;
+        self
     }
 
     /// An instant query; `time` only for queries that carry no `@`.

@@ -226,12 +226,12 @@ fn an_open_watch_keeps_its_policy_over_a_reload() {
     let mut changed = w.service.clone();
     changed.policy.mode = Mode::Observe;
     changed.plan.steps.clear();
-    w.put(Input::Configured { services: vec![changed] });
+    w.put(Input::Configured { services: vec![changed], brakes: Brakes::default() });
     assert_eq!(w.run_to_end(1), "rolled_back_recovered");
     // Even one that takes the service out of the configuration.
     let mut w = World::new();
     w.errors.insert("green", 0.10);
     let _ = w.switch("green", "v2");
-    w.put(Input::Configured { services: Vec::new() });
+    w.put(Input::Configured { services: Vec::new(), brakes: Brakes::default() });
     assert_eq!(w.run_to_end(1), "rolled_back_recovered");
 }

@@ -1,6 +1,7 @@
 //! Timelines of the pure engine: a scripted world on a virtual clock answers its commands, and the
 //! transcript is what is compared. No test here waits for anything.
 
+mod brakes;
 mod evidence;
 mod limits;
 mod meetings;
@@ -17,6 +18,7 @@ use super::Engine;
 use super::message::{Answer, Command, Input, ObserveAsk, RequestId};
 use super::watch::Watch;
 use crate::domain::baseline::{Baseline, Provenance, Quality, Spread};
+use crate::domain::brakes::Brakes;
 use crate::domain::counts::{Buckets, Counts};
 use crate::domain::plan::{
     AttemptId, AttemptState, Exec, Expect, HealthCheck, HealthReading, Plan, Probe, ProbeReading, Step, StepEnd,
@@ -264,7 +266,7 @@ impl World {
         };
         let neighbour = |name: &ServiceName| Service { name: name.clone(), controls: Vec::new(), ..service.clone() };
         let neighbours: Vec<Service> = service.controls.iter().map(neighbour).collect();
-        world.put(Input::Configured { services: [vec![service], neighbours].concat() });
+        world.put(Input::Configured { services: [vec![service], neighbours].concat(), brakes: Brakes::default() });
         world.put(Input::Started);
         world
     }
@@ -294,6 +296,12 @@ impl World {
         let request = self.request();
         let service = service.map(|name| ServiceName::try_new(name).unwrap());
         self.put(Input::Armed { request, service, armed, by: "kim".into() });
+        self.answers.last().unwrap().clone()
+    }
+
+    pub fn order(&mut self, n: u32) -> Answer {
+        let request = self.request();
+        self.put(Input::Ordered { request, switch: switch(n), by: "kim".into(), why: "now".into() });
         self.answers.last().unwrap().clone()
     }
 
@@ -436,7 +444,7 @@ impl World {
                 let before = self.outcomes.insert(switch, outcome.word().to_owned());
                 assert_eq!(before, None, "a watch ends once\n{}", self.transcript());
             }
-            Command::RecordBaseline { .. } | Command::Prune => {}
+            Command::RecordBaseline { .. } | Command::Prune | Command::MarkDisarmed { .. } => {}
         }
     }
 
@@ -542,6 +550,7 @@ fn short_answer(answer: &Answer) -> String {
         Answer::Done { text } => format!("done: {text}"),
         Answer::NotFound { text } => format!("not found: {text}"),
         Answer::Conflict { text } => format!("conflict: {text}"),
+        Answer::NoRoom { text } => format!("no room: {text}"),
         Answer::Refused { field, text } => format!("refused {field}: {text}"),
     }
 }

@@ -35,7 +35,7 @@ impl Kinds {
 fn records_of_each_kind() {
     let mut w = World::new();
     w.kinds = Some(Kinds::default());
-    w.put(Input::Configured { services: vec![w.service.clone()] });
+    w.put(Input::Configured { services: vec![w.service.clone()], brakes: Brakes::default() });
     w.put(Input::Cron { job: Job::RecordBaseline });
     w.put(Input::Cron { job: Job::Prune });
     w.errors.insert("green", 0.10);
@@ -49,6 +49,9 @@ fn records_of_each_kind() {
     let _ = w.arm(None, false);
     let _ = w.answer(1, true);
     let _ = w.cancel(1);
+    let _ = w.order(1);
+    w.put(Input::Space { low: true });
+    w.put(Input::Space { low: false });
     let kinds = w.kinds.unwrap();
     let all = json!({
         "inputs": kinds.inputs.into_values().collect::<Vec<_>>(),

@@ -26,8 +26,8 @@ fn blind_is_told_once_within_two_minutes_and_ends_unjudged() {
         "
         0.00 Reply accepted checkout-1
         20.00 Notify blind
-        180.01 End checkout-1 unjudged (readings are missing (unreachable: connection refused))
-        180.01 Notify unjudged
+        185.00 End checkout-1 unjudged (readings are missing (unreachable: connection refused))
+        185.00 Notify unjudged
     ",
     );
 }
@@ -42,8 +42,8 @@ fn absent_series_are_blindness_as_well() {
         "
         0.00 Reply accepted checkout-1
         20.00 Notify blind
-        180.01 End checkout-1 unjudged (readings are missing (no series of the new slot))
-        180.01 Notify unjudged
+        185.00 End checkout-1 unjudged (readings are missing (no series of the new slot))
+        185.00 Notify unjudged
     ",
     );
 }
@@ -122,8 +122,8 @@ fn thin_traffic_without_health_checks_is_unjudged() {
     w.tells(
         "
         0.00 Reply accepted checkout-1
-        180.01 End checkout-1 unjudged (35 requests are too few: 500 are needed to have shown a ratio of 10)
-        180.01 Notify unjudged
+        181.52 End checkout-1 unjudged (36 requests are too few: 500 are needed to have shown a ratio of 10)
+        181.52 Notify unjudged
     ",
     );
 }

@@ -1,0 +1,187 @@
+//! What each kind of notice says: its word in the subject, its headline, what explains it, what to do next.
+
+use crate::domain::notice::{Notice, NoticeReason};
+use crate::domain::verdict::{Outcome, Withheld};
+use crate::domain::view::WatchView;
+
+/// The outcome in capitals: it sorts, and it is what the lock screen shows.
+pub(super) fn status(reason: NoticeReason) -> &'static str {
+    match reason {
+        NoticeReason::BreachedActing => "ROLLING BACK",
+        NoticeReason::OrderedActing => "ROLLING BACK",
+        NoticeReason::ApprovalWanted => "APPROVE?",
+        NoticeReason::Withheld => "NOT ROLLED BACK",
+        NoticeReason::RolledBackRecovered => "ROLLED BACK",
+        NoticeReason::RolledBackNotRecovered => "ROLLED BACK, STILL BAD",
+        NoticeReason::RolledBackUnseen => "ROLLED BACK, UNSEEN",
+        NoticeReason::RollbackFailed => "ROLLBACK FAILED",
+        NoticeReason::Stuck => "STUCK",
+        NoticeReason::Drift => "UNDONE",
+        NoticeReason::Quarantined => "QUARANTINE",
+        NoticeReason::Blind => "BLIND",
+        NoticeReason::SeesAgain => "SEES AGAIN",
+        NoticeReason::LittleBaseline => "LITTLE BASELINE",
+        NoticeReason::Thin => "THIN TRAFFIC",
+        NoticeReason::TrafficLost => "TRAFFIC LOST",
+        NoticeReason::Unconfirmed => "UNCONFIRMED",
+        NoticeReason::Unjudged => "UNJUDGED",
+        NoticeReason::Superseded => "SUPERSEDED",
+        NoticeReason::Cancelled => "CANCELLED",
+        NoticeReason::Passed => "PASSED",
+    }
+}
+
+pub(super) fn headline(notice: &Notice) -> String {
+    let w = &notice.watch;
+    let (old, new) = (&w.back_to, &w.switch.new);
+    match notice.reason {
+        NoticeReason::BreachedActing => format!("{new} is broken; flipback is moving the traffic back to {old} now."),
+        NoticeReason::OrderedActing => {
+            format!("A person ordered it: flipback is moving the traffic back to {old} now.")
+        }
+        NoticeReason::ApprovalWanted => format!("{new} is broken. May flipback move the traffic back to {old}?"),
+        NoticeReason::Withheld if w.breach.is_none() => {
+            format!("Moving the traffic back to {old} was ordered, and flipback did NOT do it.")
+        }
+        NoticeReason::Withheld => format!("{new} is broken, and flipback did NOT move the traffic back."),
+        NoticeReason::RolledBackRecovered if w.breach.is_none() => {
+            format!("The traffic is back on {old} as ordered, which serves well.")
+        }
+        NoticeReason::RolledBackRecovered => {
+            format!("{new} was broken; the traffic is back on {old}, which serves well.")
+        }
+        NoticeReason::RolledBackNotRecovered => {
+            format!("The traffic is back on {old}, but it is not well there either.")
+        }
+        NoticeReason::RolledBackUnseen => {
+            format!("The traffic was moved back to {old}, but no requests came that could show it.")
+        }
+        NoticeReason::RollbackFailed if w.breach.is_none() => {
+            format!("Moving the traffic back to {old} was ordered, and it FAILED.")
+        }
+        NoticeReason::RollbackFailed => format!("{new} is broken, and moving the traffic back to {old} FAILED."),
+        NoticeReason::Stuck => "A rollback step may or may not have been applied; a person must look.".into(),
+        NoticeReason::Drift => {
+            format!("flipback had moved the traffic back to {old}; the probe says that this was undone.")
+        }
+        NoticeReason::Quarantined => {
+            "This version was rolled back too often already: flipback will watch it, and not move it again.".into()
+        }
+        NoticeReason::Blind => format!("flipback cannot see {new}: it will neither pass it nor roll it back."),
+        NoticeReason::SeesAgain => format!("flipback sees {new} again."),
+        NoticeReason::LittleBaseline => {
+            "There is too little recorded normal: only absolute limits and health checks judge this switch.".into()
+        }
+        NoticeReason::Thin => "There is too little traffic to show a small regression within the soak.".into(),
+        NoticeReason::TrafficLost => format!("{new} is alive but gets no requests."),
+        NoticeReason::Unconfirmed => format!("The switch to {new} was announced, but the traffic did not move."),
+        NoticeReason::Unjudged => format!("The soak of {new} ended without a verdict."),
+        NoticeReason::Superseded => "A newer switch took this one's place before its soak was over.".into(),
+        NoticeReason::Cancelled => "The watch was ended before its verdict.".into(),
+        NoticeReason::Passed => format!("{new} passed its soak."),
+    }
+}
+
+/// Which line of the story says why the notice came.
+pub(super) fn explains(reason: NoticeReason, kind: &str) -> bool {
+    match reason {
+        NoticeReason::OrderedActing
+        | NoticeReason::RolledBackRecovered
+        | NoticeReason::RolledBackNotRecovered
+        | NoticeReason::RolledBackUnseen
+        | NoticeReason::RollbackFailed
+        | NoticeReason::Stuck
+        | NoticeReason::Withheld => kind == "ordered",
+        NoticeReason::Drift => kind == "drift",
+        NoticeReason::Quarantined => kind == "quarantined",
+        NoticeReason::Blind => kind == "blind",
+        NoticeReason::SeesAgain => kind == "sees_again",
+        NoticeReason::LittleBaseline => matches!(kind, "little_baseline" | "baseline"),
+        NoticeReason::Thin => kind == "detectable",
+        NoticeReason::TrafficLost => kind == "traffic_lost",
+        NoticeReason::Superseded => kind == "superseded",
+        _ => false,
+    }
+}
+
+pub(super) fn advice(notice: &Notice) -> String {
+    let w = &notice.watch;
+    let (old, new) = (&w.back_to, &w.switch.new);
+    match notice.reason {
+        NoticeReason::BreachedActing | NoticeReason::OrderedActing => {
+            "nothing yet; if no result follows within minutes, look at it".into()
+        }
+        NoticeReason::ApprovalWanted => {
+            format!("approve or decline; without an answer nothing is moved (flipback decline {})", w.id)
+        }
+        NoticeReason::Withheld => withheld_advice(w),
+        NoticeReason::Drift => {
+            format!(
+                "users may be on {new} again: look where the traffic is; a proxy that restarted has forgotten the change"
+            )
+        }
+        NoticeReason::Quarantined => {
+            "stop the deploys of this version, or order a rollback yourself when it breaks".into()
+        }
+        NoticeReason::RolledBackRecovered => format!("users are served by {old}; mend {new} before the next try"),
+        NoticeReason::RolledBackNotRecovered => {
+            format!("look at {old} and what both releases depend on: the switch may not be the cause")
+        }
+        NoticeReason::RolledBackUnseen => format!("check by hand that users reach {old}"),
+        NoticeReason::RollbackFailed | NoticeReason::Stuck => {
+            format!("users may still be on {new}: look where the traffic is and move it by hand")
+        }
+        NoticeReason::Blind => {
+            "see why there are no readings (Prometheus, the scrape, the selectors); health checks go on".into()
+        }
+        NoticeReason::SeesAgain => "nothing; the soak goes on, and what was missed is extended".into(),
+        NoticeReason::LittleBaseline => "nothing, if the service is new; otherwise see what was recorded".into(),
+        NoticeReason::Thin => {
+            "nothing; health checks and larger regressions are watched, a longer soak shows smaller ones".into()
+        }
+        NoticeReason::TrafficLost => "see whether the proxy still sends requests there".into(),
+        NoticeReason::Unconfirmed => "see whether the deploy really switched; announce again when it has".into(),
+        NoticeReason::Unjudged => format!("judge {new} yourself: flipback could not, and says neither yes nor no"),
+        NoticeReason::Superseded | NoticeReason::Cancelled | NoticeReason::Passed => "nothing".into(),
+    }
+}
+
+/// The one command to run next.
+pub(super) fn command(notice: &Notice) -> String {
+    let w = &notice.watch;
+    match notice.reason {
+        NoticeReason::ApprovalWanted => format!("flipback approve {}", w.id),
+        NoticeReason::Withheld => override_command(w).unwrap_or_else(|| format!("flipback show {}", w.id)),
+        NoticeReason::Quarantined => format!("flipback rollback {} --why '...'", w.id),
+        NoticeReason::LittleBaseline => format!("flipback baseline show {}", w.switch.service),
+        NoticeReason::Blind => format!("flipback check --live {}", w.switch.service),
+        _ => format!("flipback show {}", w.id),
+    }
+}
+
+fn withheld_advice(w: &WatchView) -> String {
+    let (old, new) = (&w.back_to, &w.switch.new);
+    match (&w.outcome, override_command(w)) {
+        (Some(Outcome::Withheld { why: Withheld::NoSafeTarget { .. } }), Some(command)) => {
+            format!("make {old} serve again or mend {new}; when {old} is well: {command}")
+        }
+        (_, Some(command)) => {
+            format!("decide now whether {new} stays; to move the traffic back all the same: {command}")
+        }
+        (_, None) => {
+            format!("decide now whether {new} stays; flipback has no way back for it, it must be done by hand")
+        }
+    }
+}
+
+/// What moves the traffic back over a withheld rollback.
+fn override_command(w: &WatchView) -> Option<String> {
+    let order = format!("flipback rollback {} --why '...'", w.id);
+    match &w.outcome {
+        Some(Outcome::Withheld { why: Withheld::NoPlan }) => None,
+        Some(Outcome::Withheld { why: Withheld::Disarmed }) => {
+            Some(format!("flipback arm {}, then {order}", w.switch.service))
+        }
+        _ => Some(order),
+    }
+}

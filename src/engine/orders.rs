@@ -1,0 +1,106 @@
+//! A person orders a rollback: of an open watch, or of one that ended without moving anything.
+
+use super::Engine;
+use super::message::{Answer, Command, CommandId};
+use super::rollback;
+use super::watch::{Phase, Turn, Watch};
+use crate::domain::notice::NoticeReason;
+use crate::domain::switch::{Announcement, SwitchId};
+use crate::domain::time::Timestamp;
+use crate::domain::verdict::Outcome;
+
+impl Engine {
+    pub(super) fn ordered(
+        &mut self,
+        now: Timestamp,
+        switch: &SwitchId,
+        by: &str,
+        why: &str,
+        commands: &mut Vec<Command>,
+    ) -> Answer {
+        let said = if why.is_empty() { format!("by {by}") } else { format!("by {by}: {why}") };
+        if self.watches.contains_key(switch) {
+            return self.order_open(now, switch, &said, commands);
+        }
+        let found = self.memory.values().find_map(|memory| {
+            let past = memory.past.iter().find(|p| p.switch == *switch)?;
+            Some((past.clone(), memory.past.back().is_some_and(|last| last.switch == *switch)))
+        });
+        let Some((past, is_last)) = found else { return Answer::NotFound { text: self.no_watch(switch) } };
+        let name = &past.announcement.service;
+        let conflict = |text: String| Answer::Conflict { text };
+        let Some(service) = self.services.get(name).cloned() else {
+            return Answer::NotFound { text: self.no_service(name) };
+        };
+        if let Some(open) = self.watches.values().find(|w| w.service.name == *name) {
+            return conflict(format!("{name} was switched again since ({}): order that one back", open.id));
+        }
+        if !is_last {
+            return conflict(format!("{name} was switched again since {switch}: see flipback history"));
+        }
+        match &past.outcome {
+            Outcome::RolledBackRecovered | Outcome::RolledBackNotRecovered | Outcome::RolledBackUnseen => {
+                return conflict(format!("{switch} was rolled back already: {}", past.outcome));
+            }
+            Outcome::Superseded | Outcome::Cancelled { .. } => {
+                return conflict(format!("{switch} ended without its traffic being known: {}", past.outcome));
+            }
+            Outcome::Passed { .. }
+            | Outcome::RollbackFailed { .. }
+            | Outcome::Withheld { .. }
+            | Outcome::Unjudged { .. }
+            | Outcome::Unconfirmed { .. } => {}
+        }
+        if service.plan.steps.is_empty() {
+            return conflict(format!("{name} has no rollback steps: move the traffic by hand"));
+        }
+        if !self.is_armed(name) {
+            return conflict(format!("{name} is disarmed: flipback arm {name} first"));
+        }
+        self.switches += 1;
+        let Ok(id) = SwitchId::try_new(format!("{name}-{}", self.switches)) else {
+            return conflict("the name is too long for a switch id".into());
+        };
+        let announcement =
+            Announcement { event_id: None, source: format!("order over {switch}"), ..past.announcement.clone() };
+        let mut turn = Turn { now, armed: true, brakes: &mut self.brakes, commands };
+        let mut watch = Watch::open(id.clone(), announcement, service, Ok(past.back_to.clone()), None, &mut turn);
+        start(&mut watch, &format!("{said}, over {switch} ({})", past.outcome), &mut turn);
+        self.guards.retain(|_, guard| guard.service() != name);
+        self.touched.insert(id.clone());
+        self.watches.insert(id.clone(), watch);
+        Answer::Done { text: format!("{id}: rolling back {name} to {}, over {switch}", past.back_to) }
+    }
+
+    fn order_open(&mut self, now: Timestamp, switch: &SwitchId, said: &str, commands: &mut Vec<Command>) -> Answer {
+        let mut answer = Answer::NotFound { text: self.no_watch(switch) };
+        self.with(now, &CommandId { switch: switch.clone(), n: 0 }, commands, |watch, turn| {
+            let name = &watch.service.name;
+            let refusal = match (&watch.phase, &watch.target) {
+                (Phase::RollingBack(_) | Phase::Recovering(_), _) => {
+                    Some(format!("{switch} is being rolled back already"))
+                }
+                (Phase::Ended { outcome, .. }, _) => Some(format!("{switch} has ended: {outcome}")),
+                (_, Err(why)) => Some(format!("there is no way back for {switch}: {why}")),
+                _ if watch.service.plan.steps.is_empty() => {
+                    Some(format!("{name} has no rollback steps: move the traffic by hand"))
+                }
+                _ if !turn.armed => Some(format!("{name} is disarmed: flipback arm {name} first")),
+                (Phase::CuttingOver { .. } | Phase::Soaking { .. } | Phase::Asking { .. }, Ok(_)) => None,
+            };
+            answer = match refusal {
+                Some(text) => Answer::Conflict { text },
+                None => {
+                    start(watch, said, turn);
+                    Answer::Done { text: format!("{switch}: rolling back to {}", watch.way_back()) }
+                }
+            };
+        });
+        answer
+    }
+}
+
+fn start(watch: &mut Watch, said: &str, turn: &mut Turn<'_>) {
+    watch.record(turn.now, "ordered", said.to_owned());
+    rollback::start(watch, NoticeReason::OrderedActing, turn);
+}
