@@ -4,6 +4,7 @@ mod announce;
 mod baseline;
 mod check;
 mod client;
+mod faults;
 mod operate;
 mod show;
 mod simulate;

@@ -41,11 +41,15 @@ pub struct SimulateArgs {
 enum What {
     /// Compare the numerics with a file of test vectors and print the largest error
     Vectors { file: PathBuf },
+    /// Play the whole daemon in made worlds with faults, crashes and operators, and check every promise
+    Faults(super::faults::FaultsArgs),
 }
 
 pub fn run(global: &Global, args: &SimulateArgs) -> i32 {
-    if let Some(What::Vectors { file }) = &args.what {
-        return run_vectors(global, file);
+    match &args.what {
+        Some(What::Vectors { file }) => return run_vectors(global, file),
+        Some(What::Faults(faults)) => return super::faults::run(global, faults),
+        None => {}
     }
     let chosen = match choose(args) {
         Ok(chosen) => chosen,

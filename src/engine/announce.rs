@@ -1,9 +1,9 @@
 //! What an announcement means: a new watch, a repeat, somebody's rollback, our own hand, or a mistake.
 
-use super::Engine;
 use super::brakes::Book;
 use super::message::{Answer, Command, CommandId};
 use super::watch::{Phase, Turn, Watch};
+use super::{Echo, Engine, REMEMBERED_PER_SERVICE};
 use crate::domain::baseline::Baseline;
 use crate::domain::notice::NoticeReason;
 use crate::domain::service::Service;
@@ -23,6 +23,20 @@ const OPEN_MAX: usize = 10_000;
 
 impl Engine {
     pub(super) fn announced(&mut self, now: Timestamp, a: &Announcement, commands: &mut Vec<Command>) -> Answer {
+        let answer = self.meaning(now, a, commands);
+        if let Answer::OwnHand { .. } | Answer::Reverted { .. } = answer {
+            let echoes = &mut self.memory.entry(a.service.clone()).or_default().echoes;
+            if !echoes.iter().any(|echo| echo.announcement == *a) {
+                echoes.push_back(Echo { at: now, announcement: a.clone(), answer: answer.clone() });
+            }
+            if echoes.len() > REMEMBERED_PER_SERVICE {
+                echoes.pop_front();
+            }
+        }
+        answer
+    }
+
+    fn meaning(&mut self, now: Timestamp, a: &Announcement, commands: &mut Vec<Command>) -> Answer {
         let Some(service) = self.services.get(&a.service).cloned() else {
             return Answer::NotFound { text: self.no_service(&a.service) };
         };
@@ -135,17 +149,31 @@ impl Engine {
             .into_iter()
             .flat_map(|m| &m.past)
             .map(|p| (&p.switch, &p.announcement, p.announced_at, false));
-        for (id, known, at, is_open) in open.chain(past) {
+        let echoes = self.memory.get(&a.service).into_iter().flat_map(|m| &m.echoes);
+        for echo in echoes {
+            let known = &echo.announcement;
+            let by_id = a.event_id.is_some() && known.event_id == a.event_id;
+            let by_likeness = a.event_id.is_none() && known.event_id.is_none() && now.since(echo.at) < REPEAT_WITHIN;
+            match (by_id, same_switch(known, a)) {
+                (true, false) => return Some(used_for_another(a, echo.answer.switch())),
+                (_, true) if by_id || by_likeness => return Some(echo.answer.clone()),
+                _ => {}
+            }
+        }
+        let all: Vec<_> = open.chain(past).collect();
+        // An id says more than likeness: first whoever was given it.
+        for (id, known, ..) in &all {
             let same = same_switch(known, a);
             if a.event_id.is_some() && known.event_id == a.event_id {
                 return Some(if same {
-                    Answer::Known { switch: id.clone() }
+                    Answer::Known { switch: (*id).clone() }
                 } else {
-                    Answer::Conflict {
-                        text: format!("event id {} was used for another switch ({id})", a.event_id.as_ref()?),
-                    }
+                    used_for_another(a, Some(id))
                 });
             }
+        }
+        for (id, known, at, is_open) in all {
+            let same = same_switch(known, a);
             let no_ids = a.event_id.is_none() || known.event_id.is_none();
             // A repeat is of the switch under way or of the last one; a switch that was undone since
             // and is tried again is a new one.
@@ -262,6 +290,12 @@ impl Engine {
 enum Met {
     Answer(Answer),
     Superseded { baseline: Option<Box<Baseline>>, target: Result<Slot, String> },
+}
+
+fn used_for_another(a: &Announcement, id: Option<&SwitchId>) -> Answer {
+    let event = a.event_id.as_ref().map_or("", |e| e.as_str());
+    let id = id.map_or("", |id| id.as_str());
+    Answer::Conflict { text: format!("event id {event} was used for another switch ({id})") }
 }
 
 /// Same service, slots and version. An id of its own does not make it another switch.

@@ -138,6 +138,11 @@ impl Watch {
     }
 
     pub(super) fn take_clock(&mut self, clock: SourceClock, turn: &mut Turn<'_>) {
+        if !self.met_clock {
+            self.met_clock = true;
+            self.new_cursor.set_by(clock.skew_ms);
+            self.old_cursor.set_by(clock.skew_ms);
+        }
         self.clock = clock;
         let Some(interval) = clock.scrape_interval else { return };
         if interval > self.tick {

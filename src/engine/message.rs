@@ -250,6 +250,23 @@ pub enum Answer {
     },
 }
 
+impl Answer {
+    /// The switch that it names.
+    pub fn switch(&self) -> Option<&SwitchId> {
+        match self {
+            Answer::Accepted { switch }
+            | Answer::Known { switch }
+            | Answer::OwnHand { switch }
+            | Answer::Reverted { switch } => Some(switch),
+            Answer::Done { .. }
+            | Answer::NotFound { .. }
+            | Answer::Conflict { .. }
+            | Answer::NoRoom { .. }
+            | Answer::Refused { .. } => None,
+        }
+    }
+}
+
 /// Recorded cells of one slot: what the recorder hands to the store.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RecordedCells {

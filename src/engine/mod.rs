@@ -62,6 +62,15 @@ struct Memory {
     /// Where the traffic is, as far as flipback knows, and from which watch.
     live: Option<(Slot, SwitchId)>,
     past: VecDeque<Past>,
+    /// Events that opened no watch of their own: a repeat gets the same answer.
+    echoes: VecDeque<Echo>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Echo {
+    at: Timestamp,
+    announcement: Announcement,
+    answer: Answer,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -95,6 +104,8 @@ impl Engine {
                 }
             }
             Input::Started => {
+                // The new process looks at its disk itself.
+                self.space_low = false;
                 commands.push(self.marks());
                 self.each(now, &mut commands, Watch::on_started);
                 self.guards.values_mut().for_each(|guard| guard.on_started(now));

@@ -37,6 +37,13 @@ impl Cursor {
         self.asked.as_ref().is_some_and(|(_, at)| now.since(*at) < limit)
     }
 
+    /// Before anything was read: what was set by our clock is put on Prometheus's.
+    pub fn set_by(&mut self, skew_ms: i64) {
+        if self.rate.is_none() {
+            self.from = self.from.shifted(skew_ms);
+        }
+    }
+
     /// Whether a question asked at or after this instant is still under way.
     pub fn asked_since(&self, since: Timestamp) -> bool {
         self.asked.as_ref().is_some_and(|(_, at)| *at >= since)

@@ -77,6 +77,8 @@ pub struct Watch {
     pub(super) new_cursor: Cursor,
     pub(super) old_cursor: Cursor,
     pub(super) clock: SourceClock,
+    /// Whether it was measured already.
+    pub(super) met_clock: bool,
     pub(super) tick: Span,
     pub(super) next_tick: Timestamp,
     pub(super) next_health: Timestamp,
@@ -141,6 +143,7 @@ impl Watch {
             new_cursor: Cursor::at(begins),
             old_cursor: Cursor::at(begins),
             clock,
+            met_clock: false,
             tick: policy.tick,
             next_tick: now,
             next_health: now,

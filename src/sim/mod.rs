@@ -1,5 +1,6 @@
 //! The engine in worlds that are made: test vectors, scenarios, and the rules that others use.
 
+pub mod faults;
 pub mod player;
 pub mod rivals;
 pub mod scenarios;
