@@ -24,7 +24,13 @@ const OPEN_MAX: usize = 10_000;
 impl Engine {
     pub(super) fn announced(&mut self, now: Timestamp, a: &Announcement, commands: &mut Vec<Command>) -> Answer {
         let answer = self.meaning(now, a, commands);
-        if let Answer::OwnHand { .. } | Answer::Reverted { .. } = answer {
+        // What a watch of another event answered for as well.
+        let taken_for = match &answer {
+            Answer::Known { switch } => a.event_id.is_some() && !self.was_announced_as(switch, a),
+            Answer::OwnHand { .. } | Answer::Reverted { .. } => true,
+            _ => false,
+        };
+        if taken_for {
             let echoes = &mut self.memory.entry(a.service.clone()).or_default().echoes;
             if !echoes.iter().any(|echo| echo.announcement == *a) {
                 echoes.push_back(Echo { at: now, announcement: a.clone(), answer: answer.clone() });
@@ -34,6 +40,12 @@ impl Engine {
             }
         }
         answer
+    }
+
+    fn was_announced_as(&self, switch: &SwitchId, a: &Announcement) -> bool {
+        let open = self.watches.get(switch).map(|w| &w.announcement);
+        let past = self.memory.get(&a.service).and_then(|m| m.past.iter().find(|p| p.switch == *switch));
+        open.or(past.map(|p| &p.announcement)).is_some_and(|known| known.event_id == a.event_id)
     }
 
     fn meaning(&mut self, now: Timestamp, a: &Announcement, commands: &mut Vec<Command>) -> Answer {

@@ -137,11 +137,21 @@ impl Watch {
         (next + self.clock.settle).shifted(-self.clock.skew_ms).max(now + Span::from_millis(1))
     }
 
+    /// Prometheus's clock is known at last: what was set by ours is set by it.
+    fn meet_clock(&mut self, skew_ms: i64) {
+        self.new_cursor.set_by(skew_ms);
+        self.old_cursor.set_by(skew_ms);
+        self.set_neighbours_by(skew_ms);
+        if let (Some(cut_over), false) = (self.cut_over_at, matches!(self.phase, Phase::CuttingOver { .. })) {
+            self.rule.begin(cut_over.shifted(skew_ms));
+            self.begin_controls(cut_over.shifted(skew_ms));
+        }
+    }
+
     pub(super) fn take_clock(&mut self, clock: SourceClock, turn: &mut Turn<'_>) {
         if !self.met_clock {
             self.met_clock = true;
-            self.new_cursor.set_by(clock.skew_ms);
-            self.old_cursor.set_by(clock.skew_ms);
+            self.meet_clock(clock.skew_ms);
         }
         self.clock = clock;
         let Some(interval) = clock.scrape_interval else { return };

@@ -107,6 +107,14 @@ impl Watch {
     }
 
     /// After a restart nobody will answer what was asked before it.
+    /// Prometheus's clock is known: see `Watch::take_clock`.
+    pub(super) fn set_neighbours_by(&mut self, skew_ms: i64) {
+        for n in &mut self.neighbours {
+            n.cursor.set_by(skew_ms);
+            n.cursor.forget_question();
+        }
+    }
+
     pub(super) fn forget_neighbours_questions(&mut self) {
         for n in &mut self.neighbours {
             n.cursor.forget_question();

@@ -228,8 +228,11 @@ impl Engine {
         let Some(watch) = self.watches.get_mut(&id.switch) else { return };
         let service = watch.service.name.clone();
         let armed = !self.disarmed_all && !self.memory.get(&service).is_some_and(|memory| memory.disarmed);
-        self.touched.insert(id.switch.clone());
+        let before = watch.shown();
         act(watch, &mut Turn { now, armed, brakes: &mut self.brakes, commands });
+        if watch.shown() != before {
+            self.touched.insert(id.switch.clone());
+        }
     }
 
     fn each(&mut self, now: Timestamp, commands: &mut Vec<Command>, act: fn(&mut Watch, &mut Turn<'_>)) {

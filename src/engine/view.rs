@@ -29,6 +29,15 @@ impl Watch {
         }
     }
 
+    /// What tells a view apart from the one before: most inputs (a good health check, a question) change
+    /// nothing that anybody is shown.
+    pub(super) fn shown(&self) -> impl PartialEq + use<> {
+        let last = self.timeline.last().map(|e| (e.at, e.kind.clone()));
+        let recovery = self.recovery.clone();
+        let seen = (self.ticks, self.tick, self.new_cursor.from, self.old_cursor.from, recovery);
+        (self.timeline.len(), last, seen, self.new_alive.shown(), self.notice_n, self.phase_word())
+    }
+
     pub fn view(&self) -> WatchView {
         let policy = &self.service.policy;
         let ended = self.ended();

@@ -23,6 +23,9 @@ use crate::judge::alive::Alive;
 /// Lines kept of a watch's story. A 48 h soak writes some dozens; more is a flapping source.
 const TIMELINE_MAX: usize = 400;
 
+/// A first answer's stretch may be off by this much and still be the switch's.
+const SKEW_TOLD_MS: i64 = 1000;
+
 /// A phase holds exactly its own data.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -124,6 +127,8 @@ impl Watch {
         turn: &mut Turn<'_>,
     ) -> Watch {
         let now = turn.now;
+        // Whatever the announcer's clock says: nothing was switched in the future.
+        let announcement = Announcement { switched_at: announcement.switched_at.map(|at| at.min(now)), ..announcement };
         let begins = announcement.switched_at.unwrap_or(now);
         let policy = &service.policy;
         let clock = SourceClock { skew_ms: 0, settle: Span::from_millis(1500), scrape_interval: None };
@@ -273,7 +278,15 @@ impl Watch {
             return; // late: a newer question is under way, or none
         }
         if let Some(clock) = clock {
+            let first = !self.met_clock;
             self.take_clock(clock, turn);
+            if first && clock.skew_ms.abs() > SKEW_TOLD_MS {
+                // Asked by our clock, it covers another stretch than the switch's: asked anew by the right one.
+                self.new_cursor.forget_question();
+                self.old_cursor.forget_question();
+                self.next_tick = turn.now;
+                return;
+            }
         }
         if is_new {
             self.on_new_slot(observation, turn);

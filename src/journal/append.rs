@@ -70,8 +70,8 @@ pub struct Recovered {
 impl Recovered {
     /// The last instant that was written down.
     pub fn last_at(&self) -> Option<Timestamp> {
-        let tail = self.tail.last().map(|(at, _)| *at);
-        tail.max(self.snapshot.as_ref().map(|s| s.at))
+        // The clock may have been set back in between: the last one counts, not the latest.
+        self.tail.last().map(|(at, _)| *at).or(self.snapshot.as_ref().map(|s| s.at))
     }
 }
 

@@ -85,6 +85,11 @@ impl Alive {
         self.checks.last_good.or(self.targets.last_good)
     }
 
+    /// What of it anybody is shown between two ticks.
+    pub fn shown(&self) -> (u32, u32, Option<bool>) {
+        (self.checks.run, self.targets.run, self.good_now())
+    }
+
     pub fn good_checks(&self) -> u32 {
         self.good_checks
     }

@@ -180,6 +180,7 @@ fn daemon(
         ready: ready.clone(),
         started_at: clock::now(),
         now: clock::now,
+        stepped_ms: clock::stepped_ms,
     });
     let outbox = Outbox {
         reader,

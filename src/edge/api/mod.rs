@@ -57,4 +57,6 @@ pub struct ApiContext {
     pub ready: Arc<AtomicBool>,
     pub started_at: Timestamp,
     pub now: fn() -> Timestamp,
+    /// How far the wall clock is ahead of it.
+    pub stepped_ms: fn() -> i64,
 }

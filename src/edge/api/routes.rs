@@ -20,7 +20,7 @@ use super::parse::{self, Fields, Refusal};
 use super::types::{Announced, BaselineAnswer, Done, Envelope, Findings, RangeAnswer, ServiceStatus, Status};
 use crate::domain::baseline::BaselineAsk;
 use crate::domain::service::Slots;
-use crate::domain::switch::{ServiceName, Slot, SwitchId};
+use crate::domain::switch::{Announcement, ServiceName, Slot, SwitchId};
 use crate::domain::time::Timestamp;
 use crate::edge::inbox::NotTaken;
 use crate::engine::message::{Answer, Input, RequestId};
@@ -112,8 +112,10 @@ async fn announce(
         Peer::Local { uid } => format!("socket (uid {uid})"),
         Peer::Bearer => "http".into(),
     };
-    let announcement = match parse::announcement(&body, source, (c.now)()) {
-        Ok(announcement) => announcement,
+    // What the announcer says of time is said by the wall clock; the daemon's own may have been left behind.
+    let stepped_ms = (c.stepped_ms)();
+    let announcement = match parse::announcement(&body, source, (c.now)().shifted(stepped_ms)) {
+        Ok(a) => Announcement { switched_at: a.switched_at.map(|at| at.shifted(-stepped_ms)), ..a },
         Err(refusal) => return refused(refusal),
     };
     answered(c.inbox.ask(|request| Input::Announced { request, announcement }).await)

@@ -11,7 +11,6 @@ use crate::domain::switch::{Announcement, SwitchId};
 use crate::domain::time::Span;
 use crate::domain::verdict::Outcome;
 use crate::domain::view::PhaseWord;
-use crate::engine::message::Command;
 
 /// Blindness is told within two minutes; a look of ours comes so much later.
 const BLIND_LIMIT: u64 = 2 * MINUTE + 20 * SECOND;
@@ -34,12 +33,11 @@ impl World {
     }
 
     /// After each commit: what became durable.
-    pub fn committed(&mut self, commands: &[Command]) {
-        for command in commands {
-            if let Command::Notify { notice } = command {
-                self.notices_at.entry(notice.key.clone()).or_insert(self.now);
-                self.tell(|| format!("notice {}: {}", notice.key, notice.reason.word()));
-            }
+    pub fn committed(&mut self) {
+        for key in std::mem::take(&mut self.store.noticed) {
+            let reason = self.store.outbox.get(&key).map_or("", |row| row.notice.reason.word());
+            self.tell(|| format!("notice {key}: {reason}"));
+            self.notices_at.entry(key).or_insert(self.now);
         }
         for id in std::mem::take(&mut self.store.changed) {
             self.check_view(&id);
@@ -119,6 +117,7 @@ impl World {
             }
         }
         if let Err(what) = model::check(self, &view, &facts) {
+            self.tell(|| format!("{:#?}", (&view.breach, &view.evidence, &view.timeline)));
             self.violated(0, what);
         }
     }

@@ -94,7 +94,8 @@ impl World {
             wake_at: None,
             mail_at: None,
         });
-        self.tell(|| "the daemon starts".into());
+        let off_ms = self.daemon_now().as_millis() - (BEGAN + Span::from_millis(self.now)).as_millis();
+        self.tell(|| format!("the daemon starts, its clock {off_ms} ms off"));
         let (services, brakes) = (self.services(), self.brakes());
         let mut inputs = vec![Input::Configured { services, brakes }, Input::Started];
         if self.store.full {
@@ -152,14 +153,11 @@ impl World {
         if let Some((Point::BeforeCommit, down)) = self.crash {
             return self.crash(down);
         }
+        let before = self.store.inputs;
         let Some(process) = &mut self.process else { return };
         match process.wheel.turn(now, inputs, writes, false, &mut self.store) {
             Ok(commands) => {
-                // Only what was committed was heard.
-                if let Some((input, about)) = self.hearing.take() {
-                    self.heard(&input, about.as_ref());
-                }
-                self.committed(&commands);
+                self.durable();
                 match self.crash {
                     Some((Point::AfterCommit, down)) => return self.crash(down),
                     Some((Point::MidDispatch(n), down)) if commands.len() > n => {
@@ -172,10 +170,22 @@ impl World {
             }
             Err((error, early)) => {
                 self.tell(|| format!("commit failed: {error}"));
+                if self.store.inputs > before {
+                    // It got there all the same.
+                    self.durable();
+                }
                 self.carry_out(early);
                 self.crash(RESTART);
             }
         }
+    }
+
+    /// A turn is on disk: only what was committed was heard.
+    fn durable(&mut self) {
+        if let Some((input, about)) = self.hearing.take() {
+            self.heard(&input, about.as_ref());
+        }
+        self.committed();
     }
 
     pub fn wake(&mut self, generation: u64) {
@@ -285,7 +295,7 @@ impl World {
                     facts.covered_ms += cell.to.since(cell.from).as_millis().min(2 * view.tick.as_millis());
                     facts.requests += counts.requests();
                     facts.last_sight = now;
-                    let line = format!("{} sees {covered}, {} in all", id.switch, facts.covered_ms);
+                    let line = format!("{} sees {covered} from {}, {} in all", id.switch, cell.from, facts.covered_ms);
                     self.tell(|| line);
                 }
             }
@@ -491,7 +501,11 @@ impl World {
         let request = RequestId(n);
         self.calls.insert(n, call.clone());
         let input = match &call {
-            Call::Announce { announcement, .. } => Input::Announced { request, announcement: announcement.clone() },
+            Call::Announce { announcement, .. } => {
+                let ahead_ms = self.wall().as_millis() - self.daemon_now().as_millis();
+                let switched_at = announcement.switched_at.map(|at| at.shifted(-ahead_ms));
+                Input::Announced { request, announcement: Announcement { switched_at, ..announcement.clone() } }
+            }
             Call::Arm { service, armed } => {
                 let service = service.map(|i| self.sites[i].service.name.clone());
                 Input::Armed { request, service, armed: *armed, by }

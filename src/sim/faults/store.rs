@@ -50,6 +50,8 @@ pub struct Memory {
     chain: Sha256,
     /// Views of the last commit, for the checks.
     pub changed: Vec<SwitchId>,
+    /// Notices of the last commit.
+    pub noticed: Vec<NoticeKey>,
     /// A promise that the store itself saw broken.
     pub broken: Option<(u8, String)>,
 }
@@ -104,6 +106,7 @@ impl Memory {
             }
         }
         self.changed.clear();
+        self.noticed.clear();
         for entry in batch.entries {
             self.inputs += 1;
             for json in [serde_json::to_vec(&entry.input), serde_json::to_vec(&entry.commands)] {
@@ -126,6 +129,7 @@ impl Memory {
                             delivered: false,
                             dead_at: None,
                         };
+                        self.noticed.push(notice.key.clone());
                         self.outbox.entry(notice.key.clone()).or_insert(row);
                     }
                     _ => {}

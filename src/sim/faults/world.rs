@@ -572,7 +572,8 @@ impl World {
             new: new.clone(),
             old_version: None,
             version: Version::try_new(&version).ok(),
-            switched_at: telling.says_when.then(|| BEGAN + Span::from_millis(now)),
+            // By the clock on the wall, right or wrong.
+            switched_at: telling.says_when.then(|| self.wall()),
             rollback: RollbackSafety::Safe,
             // The tool knows where the traffic is; flipback may remember otherwise.
             assume_old: true,
