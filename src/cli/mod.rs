@@ -5,6 +5,7 @@ mod baseline;
 mod check;
 mod client;
 mod faults;
+mod journal;
 mod operate;
 mod show;
 mod simulate;
@@ -126,6 +127,9 @@ enum Verb {
     /// The recorded normal of a service
     #[command(subcommand)]
     Baseline(baseline::Verb),
+    /// Audit the journal, or take one switch's evidence out of it
+    #[command(subcommand)]
+    Journal(journal::Verb),
     /// Read the configuration again; refused whole if anything is wrong
     Reload,
     /// Play the judgement against made traffic, beside the rules of other tools; exit code 1 if a promise fails
@@ -186,6 +190,7 @@ pub fn main() -> i32 {
         Verb::Arm(which) => operate::arm(&global, &which, true),
         Verb::Disarm(which) => operate::arm(&global, &which, false),
         Verb::Baseline(verb) => baseline::run(&global, &verb),
+        Verb::Journal(verb) => journal::run(&global, &verb),
         Verb::Simulate(args) => simulate::run(&global, &args),
         Verb::Reload => operate::post(&global, "/-/reload", None),
     }

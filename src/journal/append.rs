@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
+use super::chain::{self, Hash};
 use super::{JournalError, Write, record, schema};
 use crate::domain::time::{Span, Timestamp};
 use crate::domain::view::WatchView;
@@ -28,6 +29,8 @@ const INPUTS_FOR: Span = Span::from_mins(48 * 60);
 
 pub struct Journal {
     connection: Connection,
+    /// Hash of the last input: the next one is chained to it.
+    head: Hash,
     /// Held for as long as the journal lives: a second daemon is refused.
     _lock: File,
 }
@@ -100,7 +103,9 @@ impl Journal {
             }
         }
         schema::migrate(&mut connection)?;
-        let journal = Journal { connection, _lock: lock };
+        let head = chain::head(&connection)?;
+        chain::note_build(&connection)?;
+        let journal = Journal { connection, head, _lock: lock };
         let recovered = journal.recovered()?;
         Ok((journal, recovered))
     }
@@ -129,8 +134,9 @@ impl Journal {
     /// [`JournalError::Broken`] the process must end.
     pub fn commit(&mut self, batch: &Batch<'_>) -> Result<(), JournalError> {
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let mut head = self.head;
         for entry in batch.entries {
-            append(&transaction, entry)?;
+            head = append(&transaction, entry, head)?;
         }
         for view in batch.views {
             put_view(&transaction, view)?;
@@ -140,17 +146,19 @@ impl Journal {
         }
         if let Some(state) = batch.snapshot {
             transaction.execute(
-                "INSERT OR REPLACE INTO snapshots (seq, at, state)
-                 VALUES ((SELECT coalesce(max(seq), 0) FROM inputs), ?, ?)",
-                params![batch.now.as_millis(), state],
+                "INSERT OR REPLACE INTO snapshots (seq, at, state, hash)
+                 VALUES ((SELECT coalesce(max(seq), (SELECT coalesce(max(seq), 0) FROM snapshots)) FROM inputs), ?, ?, ?)",
+                params![batch.now.as_millis(), state, head],
             )?;
             // The one before stays until the next: a snapshot that cannot be read is not the end.
             transaction.execute(
-                "DELETE FROM snapshots WHERE seq NOT IN (SELECT seq FROM snapshots ORDER BY seq DESC LIMIT 2)",
+                "DELETE FROM snapshots WHERE kept = 0
+                     AND seq NOT IN (SELECT seq FROM snapshots ORDER BY seq DESC LIMIT 2)",
                 [],
             )?;
         }
         transaction.commit()?;
+        self.head = head;
         Ok(())
     }
 }
@@ -174,12 +182,15 @@ fn take_lock(dir: &Path) -> Result<File, JournalError> {
     Ok(lock)
 }
 
-fn append(transaction: &Transaction<'_>, entry: &Entry) -> Result<(), JournalError> {
+fn append(transaction: &Transaction<'_>, entry: &Entry, head: Hash) -> Result<Hash, JournalError> {
     let input = record::encode("an input", &entry.input)?;
-    transaction.prepare_cached("INSERT INTO inputs (at, v, input) VALUES (?, ?, ?)")?.execute(params![
+    let decisions = entry.commands.iter().map(chain::decision).collect::<Result<Vec<_>, _>>()?;
+    let hash = chain::link(&head, entry.at, record::VERSION, &input, &decisions);
+    transaction.prepare_cached("INSERT INTO inputs (at, v, input, hash) VALUES (?, ?, ?, ?)")?.execute(params![
         entry.at.as_millis(),
         record::VERSION,
-        input
+        input,
+        hash
     ])?;
     let seq = transaction.last_insert_rowid();
     if let Input::StepEnded { attempt, state } = &entry.input {
@@ -187,8 +198,7 @@ fn append(transaction: &Transaction<'_>, entry: &Entry) -> Result<(), JournalErr
             .prepare_cached("UPDATE attempts SET state = ? WHERE attempt = ?")?
             .execute(params![record::encode("an attempt", state)?, attempt.to_string()])?;
     }
-    for (n, command) in (0i64..).zip(&entry.commands) {
-        // A notice carries its whole watch: it is kept once, in the outbox.
+    for ((n, command), decision) in (0i64..).zip(&entry.commands).zip(&decisions) {
         if let Command::Notify { notice } = command {
             transaction
                 .prepare_cached(
@@ -201,7 +211,6 @@ fn append(transaction: &Transaction<'_>, entry: &Entry) -> Result<(), JournalErr
                     record::VERSION,
                     record::encode("a notice", notice)?
                 ])?;
-            continue;
         }
         if let Command::RunStep { run } = command {
             let done = transaction
@@ -218,9 +227,9 @@ fn append(transaction: &Transaction<'_>, entry: &Entry) -> Result<(), JournalErr
         }
         transaction
             .prepare_cached("INSERT INTO decisions (seq, n, v, command) VALUES (?, ?, ?, ?)")?
-            .execute(params![seq, n, record::VERSION, record::encode("a command", command)?])?;
+            .execute(params![seq, n, record::VERSION, decision])?;
     }
-    Ok(())
+    Ok(hash)
 }
 
 fn put_view(transaction: &Transaction<'_>, view: &WatchView) -> Result<(), JournalError> {
@@ -316,10 +325,7 @@ fn prune(transaction: &Transaction<'_>, now: Timestamp) -> Result<(), JournalErr
     transaction.execute("DELETE FROM cells WHERE ended_at < ?", [before(CELLS_FOR)])?;
     // Minutes after six hours. Histograms cannot be added in SQL.
     merge_to_minutes(transaction, before(FINE_CELLS_FOR))?;
-    transaction.execute(
-        "DELETE FROM inputs WHERE at < ? AND seq <= (SELECT coalesce(min(seq), 0) FROM snapshots)",
-        [before(INPUTS_FOR)],
-    )?;
+    chain::prune(transaction, now, INPUTS_FOR)?;
     transaction.execute("DELETE FROM outbox WHERE next_at IS NULL AND first_at < ?", [before(NOTICES_FOR)])?;
     transaction.execute("DELETE FROM watches WHERE ended_at < ?", [before(WATCHES_FOR)])?;
     transaction.execute("DELETE FROM attempts WHERE switch NOT IN (SELECT id FROM watches)", [])?;

@@ -5,12 +5,14 @@
 //! views and snapshot are all there or none is.
 
 mod append;
+mod chain;
 mod error;
 mod read;
 mod record;
 mod schema;
 pub mod write;
 
+pub use chain::{Audit, Bundle, Link, decision};
 pub use append::{Batch, Entry, Journal, Recovered, Snapshot};
 pub use error::JournalError;
 pub use read::{Marks, OutboxStats, QueuedNotice, Range, Reader, WatchFilter};

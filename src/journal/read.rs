@@ -84,7 +84,7 @@ impl Reader {
         Ok(reader)
     }
 
-    fn connect(&self) -> Result<Connection, JournalError> {
+    pub(super) fn connect(&self) -> Result<Connection, JournalError> {
         let connection = Connection::open_with_flags(
             &self.path,
             OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX,

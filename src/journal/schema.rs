@@ -10,7 +10,8 @@ CREATE TABLE inputs (
     seq   INTEGER PRIMARY KEY AUTOINCREMENT,
     at    INTEGER NOT NULL,
     v     INTEGER NOT NULL,
-    input TEXT    NOT NULL
+    input TEXT    NOT NULL,
+    hash  BLOB    NOT NULL
 ) STRICT;
 CREATE TABLE decisions (
     seq     INTEGER NOT NULL REFERENCES inputs (seq) ON DELETE CASCADE,
@@ -22,7 +23,14 @@ CREATE TABLE decisions (
 CREATE TABLE snapshots (
     seq   INTEGER PRIMARY KEY,
     at    INTEGER NOT NULL,
-    state TEXT    NOT NULL
+    state TEXT    NOT NULL,
+    hash  BLOB    NOT NULL,
+    kept  INTEGER NOT NULL DEFAULT 0
+) STRICT;
+CREATE TABLE builds (
+    after   INTEGER NOT NULL,
+    at      INTEGER NOT NULL,
+    version TEXT    NOT NULL
 ) STRICT;
 CREATE TABLE watches (
     id        TEXT    PRIMARY KEY,

@@ -5,6 +5,7 @@ pub mod disk;
 mod dispatch;
 mod driver;
 pub mod recover;
+pub mod replay;
 pub mod turn;
 
 use std::path::Path;

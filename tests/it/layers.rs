@@ -17,7 +17,7 @@ const ALLOWED: [(&str, &[&str]); 11] = [
     ("shim", &["domain"]),
     ("runtime", &["domain", "engine", "judge", "config", "journal", "edge", "shim", "planted"]),
     // The fault simulator turns the daemon's own wheel.
-    ("sim", &["domain", "engine", "judge", "config", "journal", "edge::notify::outbox", "runtime", "planted"]),
+    ("sim", &["domain", "engine", "judge", "config", "journal", "edge::notify", "runtime", "planted"]),
     ("cli", &["domain", "engine", "judge", "config", "journal", "edge", "shim", "runtime", "sim"]),
 ];
 

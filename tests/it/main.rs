@@ -6,6 +6,7 @@
     reason = "a test that panics has failed, and real parts live in real time"
 )]
 
+mod audit;
 mod bad_config;
 mod bad_requests;
 mod exact_counts;
