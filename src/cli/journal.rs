@@ -65,7 +65,11 @@ fn export(global: &Global, reader: &Reader, id: &str) -> Result<i32, JournalErro
         eprintln!("flipback: there is no watch {id} in the journal");
         return Ok(exit::FAILED);
     };
-    if global.output == Output::Json { print_json(&bundle) } else { print(&text(&bundle)) }
+    if global.output == Output::Json {
+        print_json(&bundle)
+    } else {
+        print(&text(&bundle))
+    }
     Ok(exit::OK)
 }
 
@@ -82,9 +86,9 @@ fn text(bundle: &Bundle) -> String {
         word(&w["outcome"])
     );
     for event in w["timeline"].as_array().into_iter().flatten() {
-        let at = event["at"].as_i64().map_or(String::new(), |ms| {
-            crate::domain::time::Timestamp::from_millis(ms).to_string()
-        });
+        let at = event["at"]
+            .as_i64()
+            .map_or(String::new(), |ms| crate::domain::time::Timestamp::from_millis(ms).to_string());
         out.push_str(&format!("  {at} {}: {}\n", word(&event["kind"]), word(&event["text"])));
     }
     out.push_str("\nSteps\n");

@@ -64,8 +64,9 @@ pub(super) fn head(connection: &Connection) -> Result<Hash, JournalError> {
 /// Which version decides from here on: another one may decide otherwise, and that is no forgery.
 pub(super) fn note_build(connection: &Connection) -> Result<(), JournalError> {
     let version = env!("CARGO_PKG_VERSION");
-    let last: Option<String> =
-        connection.query_row("SELECT version FROM builds ORDER BY rowid DESC LIMIT 1", [], |row| row.get(0)).optional()?;
+    let last: Option<String> = connection
+        .query_row("SELECT version FROM builds ORDER BY rowid DESC LIMIT 1", [], |row| row.get(0))
+        .optional()?;
     if last.as_deref() != Some(version) {
         connection.execute(
             "INSERT INTO builds (after, at, version)
@@ -163,14 +164,14 @@ impl Reader {
         let mut inputs = connection.prepare("SELECT seq, at, v, input, hash FROM inputs ORDER BY seq")?;
         let mut decisions = connection.prepare("SELECT command FROM decisions WHERE seq = ? ORDER BY n")?;
         let mut notice = connection.prepare("SELECT notice FROM outbox WHERE key = ?")?;
-        let mut version = connection.prepare("SELECT version FROM builds WHERE after < ? ORDER BY rowid DESC LIMIT 1")?;
+        let mut version =
+            connection.prepare("SELECT version FROM builds WHERE after < ? ORDER BY rowid DESC LIMIT 1")?;
         let mut snapshot = connection.prepare("SELECT state, hash FROM snapshots WHERE seq = ?")?;
         let mut rows = inputs.query([])?;
         while let Some(row) = rows.next()? {
             let (seq, at, v): (i64, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
             let (text, stored): (String, Hash) = (row.get(3)?, row.get(4)?);
-            let decided: Vec<String> =
-                decisions.query_map([seq], |row| row.get(0))?.collect::<Result<_, _>>()?;
+            let decided: Vec<String> = decisions.query_map([seq], |row| row.get(0))?.collect::<Result<_, _>>()?;
             let mut wrong = |what: String| {
                 if audit.broken.len() < BROKEN_MAX {
                     audit.broken.push(what);
@@ -215,8 +216,9 @@ impl Reader {
     pub fn bundle(&self, id: &SwitchId) -> Result<Option<Bundle>, JournalError> {
         let connection = self.connect()?;
         connection.execute_batch("BEGIN")?;
-        let watch: Option<String> =
-            connection.query_row("SELECT view FROM watches WHERE id = ?", [id.as_str()], |row| row.get(0)).optional()?;
+        let watch: Option<String> = connection
+            .query_row("SELECT view FROM watches WHERE id = ?", [id.as_str()], |row| row.get(0))
+            .optional()?;
         let Some(watch) = watch else { return Ok(None) };
         // Ids are names of a narrow alphabet: nothing in them is a wildcard but the underscore, which the
         // exact comparison below sorts out.
@@ -236,7 +238,13 @@ impl Reader {
             let of_it: Vec<Value> = all.iter().filter(|d| d.contains(&named)).map(|d| json(d)).collect();
             if input.contains(&named) || !of_it.is_empty() {
                 let at = Timestamp::from_millis(row.get(1)?);
-                entries.push(BundleEntry { seq, at: at.to_string(), input: json(&input), decisions: of_it, hash: hex(&hash) });
+                entries.push(BundleEntry {
+                    seq,
+                    at: at.to_string(),
+                    input: json(&input),
+                    decisions: of_it,
+                    hash: hex(&hash),
+                });
             }
         }
         let mut statement =

@@ -12,8 +12,8 @@ mod record;
 mod schema;
 pub mod write;
 
-pub use chain::{Audit, Bundle, Link, decision};
 pub use append::{Batch, Entry, Journal, Recovered, Snapshot};
+pub use chain::{Audit, Bundle, Link, decision};
 pub use error::JournalError;
 pub use read::{Marks, OutboxStats, QueuedNotice, Range, Reader, WatchFilter};
 pub use write::Write;

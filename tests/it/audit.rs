@@ -36,8 +36,7 @@ impl Daemon {
         let views = self.engine.take_views();
         let state = snapshot.then(|| serde_json::to_string(&self.engine).unwrap());
         let entries = [Entry { at: self.now, input, commands }];
-        let batch =
-            Batch { entries: &entries, views: &views, snapshot: state.as_deref(), writes: &[], now: self.now };
+        let batch = Batch { entries: &entries, views: &views, snapshot: state.as_deref(), writes: &[], now: self.now };
         self.journal.commit(&batch).unwrap();
     }
 
@@ -104,8 +103,14 @@ fn whoever_changes_anything_is_found_out() {
             "UPDATE decisions SET command = replace(command, 'checkout-1', 'checkout-2') WHERE seq = 2 AND n = 0",
             "its hash is not that of what stands there",
         ),
-        ("UPDATE outbox SET notice = replace(notice, 'blind', 'passed') WHERE key LIKE 'checkout-1.n%'", "is not the one"),
-        ("UPDATE snapshots SET state = replace(state, '\"disarmed_all\":false', '\"disarmed_all\":true')", "the snapshot"),
+        (
+            "UPDATE outbox SET notice = replace(notice, 'blind', 'passed') WHERE key LIKE 'checkout-1.n%'",
+            "is not the one",
+        ),
+        (
+            "UPDATE snapshots SET state = replace(state, '\"disarmed_all\":false', '\"disarmed_all\":true')",
+            "the snapshot",
+        ),
     ] {
         let (dir, before) = lived();
         let connection = Connection::open(dir.path().join("journal.db")).unwrap();

@@ -67,7 +67,12 @@ impl World {
             facts.ended = Some(now);
             facts.superseded |= view.outcome == Some(Outcome::Superseded);
         }
+        let just_proven = view.recovery.is_some() && !std::mem::replace(&mut facts.proven, view.recovery.is_some());
         facts.ordered |= view.timeline.iter().any(|e| e.kind == "ordered");
+        // The proof was a reading: the traffic was on the old slot a moment ago.
+        if just_proven && !self.sites[site].truth.ever_routed(&view.back_to, now.saturating_sub(10 * SECOND)) {
+            return self.violated(1, format!("{id} counts as moved, and the traffic was not on {}", view.back_to));
+        }
         if view.soak != soak {
             return self.violated(13, format!("{id}: the soak was {soak} and is {} now", view.soak));
         }
@@ -103,19 +108,6 @@ impl World {
                 return self.violated(6, format!("{id} passed without requests or checks"));
             }
         }
-        let moved = matches!(
-            outcome,
-            Outcome::RolledBackRecovered | Outcome::RolledBackNotRecovered | Outcome::RolledBackUnseen
-        );
-        if moved {
-            // The proof was a reading: the traffic was on the old slot shortly before it.
-            let site = &self.sites[facts.site];
-            let proven = view.recovery.as_ref().map_or(view.opened_at, |r| r.proven_at);
-            let age = view.ended_at.unwrap_or(proven).since(proven).as_millis() + 10 * SECOND;
-            if !site.truth.ever_routed(&view.back_to, self.now.saturating_sub(age)) {
-                return self.violated(1, format!("{id} says {outcome}, but the traffic was never on {}", view.back_to));
-            }
-        }
         if let Err(what) = model::check(self, &view, &facts) {
             self.tell(|| format!("{:#?}", (&view.breach, &view.evidence, &view.timeline)));
             self.violated(0, what);
@@ -135,6 +127,13 @@ impl World {
         let intended = view.steps.iter().any(|s| s.attempt == *attempt);
         if !intended {
             return self.violated(1, format!("{attempt} runs, and its intent is not on disk"));
+        }
+        let told = view.steps.iter().find(|s| s.attempt == *attempt).and_then(|s| s.result.clone());
+        if let Some(state) = told {
+            return self.violated(1, format!("{attempt} runs, after it was taken for {state:?}"));
+        }
+        if self.wall() > dir.start_by {
+            return self.violated(7, format!("{attempt} runs after {}: its preflight is out of date", dir.start_by));
         }
         let Some(i) = self.site_of(&dir.service) else { return };
         // Promise 1: no second attempt while the first may run, nor without a look that shows "not applied".

@@ -22,6 +22,27 @@ pub enum Point {
     MidDispatch(usize),
 }
 
+/// What happens at the very moment at which a step is begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Then {
+    Disk(Fault),
+    /// The daemon dies so long after it, and is up again soon.
+    Crash {
+        after: Ms,
+        down: Ms,
+    },
+    /// The daemon dies before, in or after the turn that begins it.
+    CrashIn {
+        point: Point,
+        down: Ms,
+    },
+    /// An operator stops everything, while the shim is slow to start.
+    Disarm {
+        after: Ms,
+        shim: Ms,
+    },
+}
+
 /// How the deploy tool tells of its switch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Telling {
@@ -83,6 +104,11 @@ pub enum Action {
     Crash {
         point: Point,
         down: Ms,
+    },
+    /// When the next step of that service is begun: there it hurts most.
+    AtStep {
+        service: usize,
+        then: Then,
     },
     /// The machine: steps die with it.
     PowerCut {
@@ -223,6 +249,7 @@ fn around(rng: &mut ChaCha8Rng, service: usize, at: Ms, deploy: &Action, plan: &
     if bad && rng.random_bool(0.5) {
         // Where a rollback is likely to be under way: crashes, and operators at the same moment.
         let soon = at + rng.random_range(0..90 * SECOND);
+        plan.push((at, Action::AtStep { service, then: then(rng) }));
         let action = match rng.random_range(0..10) {
             0..=5 => {
                 Action::Crash { point: point(rng), down: *pick(rng, &[2 * SECOND, 2 * SECOND, 8 * SECOND, MINUTE]) }
@@ -236,6 +263,15 @@ fn around(rng: &mut ChaCha8Rng, service: usize, at: Ms, deploy: &Action, plan: &
             plan.push((soon + rng.random_range(SECOND..10 * MINUTE), Action::Arm { service, armed: true }));
         }
         plan.push((soon, action));
+    }
+}
+
+fn then(rng: &mut ChaCha8Rng) -> Then {
+    match rng.random_range(0..8) {
+        0 => Then::Disk(*pick(rng, &[Fault::Full, Fault::Lost, Fault::Kept])),
+        1 | 2 => Then::CrashIn { point: point(rng), down: 200 },
+        3..=5 => Then::Crash { after: rng.random_range(0..3 * SECOND), down: rng.random_range(100..2 * SECOND) },
+        _ => Then::Disarm { after: rng.random_range(1..300), shim: rng.random_range(100..900) },
     }
 }
 

@@ -5,7 +5,7 @@ use std::fmt;
 use rand::RngExt;
 
 use super::BEGAN;
-use super::plan::{Point, SECOND};
+use super::plan::{Point, SECOND, Then};
 use super::source::{self, Metrics, Ms};
 use super::steps::{Dir, Does};
 use super::world::{Event, Facts, World};
@@ -24,6 +24,9 @@ use crate::runtime::turn::Wheel;
 
 /// The unit restarts the daemon after this.
 const RESTART: Ms = 2 * SECOND;
+
+/// An operator's restart is faster.
+const RESTART_MIN: Ms = 100;
 
 /// A caller that got no answer asks again, for a quarter of an hour.
 const TRIES_MAX: u32 = 180;
@@ -109,13 +112,14 @@ impl World {
         if self.process.take().is_none() {
             return;
         }
+        let down = down.max(RESTART_MIN);
         self.crashes += 1;
         self.crash = None;
         self.disturb(None);
         self.calls.clear();
         self.tell(|| format!("the daemon dies, down for {down} ms"));
-        self.down_until = self.now + down.max(RESTART);
-        self.later(down.max(RESTART), Event::Start);
+        self.down_until = self.now + down;
+        self.later(down, Event::Start);
     }
 
     /// The machine loses power: the steps that run are gone, what was synced is there.
@@ -328,6 +332,20 @@ impl World {
     fn run_step(&mut self, run: &StepRun) {
         self.tell(|| format!("step {} begins", run.attempt));
         let generation = self.generation;
+        let site = self.site_of(&run.service);
+        if self.disarmed_all || site.is_some_and(|i| self.disarmed.contains(&i)) {
+            self.violated(14, format!("{} is intended though an operator was told that it is disarmed", run.attempt));
+        }
+        match site.and_then(|i| self.sites[i].at_step.take()) {
+            Some(Then::Crash { after, down }) => self.later(after, Event::Dies { generation, down }),
+            Some(Then::CrashIn { point, down }) => self.crash = Some((point, down)),
+            Some(Then::Disarm { after, shim }) => {
+                self.late_shim = shim;
+                self.later(after, Event::Call(Call::Arm { service: site, armed: false }));
+                self.later(after + 5 * SECOND, Event::Call(Call::Arm { service: site, armed: true }));
+            }
+            Some(Then::Disk(_)) | None => {}
+        }
         if !self.files.dirs.contains_key(&run.attempt) {
             let ahead_ms = self.wall().as_millis() - self.daemon_now().as_millis();
             let Some(to) = run.action.argv.get(1).and_then(|word| Slot::try_new(word.clone()).ok()) else { return };

@@ -47,6 +47,8 @@ pub struct Memory {
     attempts: BTreeSet<AttemptId>,
     pub full: bool,
     pub next: Option<Fault>,
+    /// The same, for the next commit that begins a step.
+    pub at_step: Option<Fault>,
     chain: Sha256,
     /// Views of the last commit, for the checks.
     pub changed: Vec<SwitchId>,
@@ -184,7 +186,10 @@ impl Store for Memory {
         if self.full {
             return Err(JournalError::Full);
         }
-        match self.next.take() {
+        let begins =
+            batch.entries.iter().flat_map(|e| &e.commands).any(|command| matches!(command, Command::RunStep { .. }));
+        let at_step = if begins { self.at_step.take() } else { None };
+        match self.next.take().or(at_step) {
             None => self.keep(batch),
             Some(Fault::Full) => Err(JournalError::Full),
             Some(Fault::Lost) => Err(JournalError::Broken("disk I/O error".into())),

@@ -35,7 +35,9 @@ fn every_planted_bug_is_found() {
         for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
             scope.spawn(|| {
                 while let Some(bug) = Bug::ALL.get(next.fetch_add(1, Ordering::Relaxed)).copied() {
-                    match (0..CI_SEEDS).find_map(|seed| Some((seed, planted::with(bug, || run(seed, false)).violation?))) {
+                    match (0..CI_SEEDS)
+                        .find_map(|seed| Some((seed, planted::with(bug, || run(seed, false)).violation?)))
+                    {
                         Some((seed, v)) => println!("{bug:?}: seed {seed}, promise {}: {}", v.promise, v.what),
                         None => missed.lock().unwrap().push(bug),
                     }

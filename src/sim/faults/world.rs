@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::plan::{self, Action, HOUR, MINUTE, Point, SECOND, Telling};
+use super::plan::{self, Action, HOUR, MINUTE, Point, SECOND, Telling, Then};
 use super::process::{Call, Process};
 use super::source::{Metrics, Ms, NORMAL, RPS, SlotState, Truth};
 use super::steps::{Does, Files};
@@ -14,10 +14,10 @@ use super::store::Memory;
 use super::{BEGAN, Report, Violation};
 use crate::config;
 use crate::domain::brakes::Brakes;
-use crate::domain::notice::NoticeKey;
+use crate::domain::notice::{NoticeKey, NoticeReason};
 use crate::domain::plan::AttemptId;
 use crate::domain::service::Service;
-use crate::domain::switch::{Announcement, EventId, RollbackSafety, Slot, SwitchId, Version};
+use crate::domain::switch::{Announcement, EventId, RollbackSafety, ServiceName, Slot, SwitchId, Version};
 use crate::domain::time::{Span, Timestamp};
 use crate::engine::message::Input;
 
@@ -45,6 +45,11 @@ pub enum Event {
         generation: u64,
         input: Box<Input>,
         about: Option<Slot>,
+    },
+    /// The process of that generation dies.
+    Dies {
+        generation: u64,
+        down: Ms,
     },
     Wake {
         generation: u64,
@@ -100,6 +105,8 @@ pub struct Site {
     pub unmoved: bool,
     /// So many slots were made to stop answering.
     pub dying: u32,
+    /// What happens when its next step is begun.
+    pub at_step: Option<Then>,
 }
 
 /// What the world knows of one watch besides what the store shows.
@@ -119,6 +126,8 @@ pub struct Facts {
     pub superseded: bool,
     /// From when on a bad release may show in its readings.
     pub bad_from: Ms,
+    /// Its rollback was proven.
+    pub proven: bool,
     pub soak: Span,
     pub ended: Option<Ms>,
 }
@@ -322,6 +331,7 @@ impl World {
             let site = &mut self.sites[i];
             (site.metrics, site.health_readable, site.probe_readable) = (Metrics::Fine, true, true);
             site.does.clear();
+            site.at_step = None;
             site.dying = 0;
             site.truth.set_rps(now, RPS);
             for slot in site.slots() {
@@ -332,6 +342,7 @@ impl World {
             }
         }
         (self.mail_down, self.store.full, self.store.next, self.crash) = (false, false, None, None);
+        self.store.at_step = None;
         (self.wall_ms, self.late_shim) = (0, 0);
         for service in [None].into_iter().chain((0..self.sites.len()).map(Some)) {
             self.later(SECOND, Event::Call(Call::Arm { service, armed: true }));
@@ -374,11 +385,21 @@ impl World {
                 let before = self.store.views.len();
                 let telling = Telling { after: 0, repeats: Vec::new(), conflict: false, says_when: false };
                 self.deploy(service, becomes, 10 * SECOND, true, &telling);
-                // The longest soak, its extension, and the look after a rollback.
-                self.run_until(self.now + 40 * MINUTE);
+                // The longest soak with its extension; after a rollback it is still looked after then.
+
                 let ask = self.sites[service].service.policy.mode == crate::domain::policy::Mode::Ask;
                 let observe = self.sites[service].service.policy.mode == crate::domain::policy::Mode::Observe;
                 let wanted = if wanted != "passed" && (ask || observe) { "withheld" } else { wanted };
+                self.run_until(
+                    self.now
+                        + if wanted == "passed" {
+                            40
+                        } else if wanted == "withheld" {
+                            10
+                        } else {
+                            4
+                        } * MINUTE,
+                );
                 let name = &self.sites[service].service.name;
                 let newest =
                     self.store.views.values().filter(|v| v.switch.service == *name).max_by_key(|v| number(&v.id));
@@ -390,11 +411,37 @@ impl World {
                     return self.violated(0, what);
                 }
             }
+            self.last_drift(service);
         }
         let untold = self.store.outbox.values().find(|r| !r.delivered && r.dead_at.is_none());
         if let Some(key) = untold.map(|r| r.notice.key.clone()) {
             self.violated(3, format!("{key} was not delivered, though mail goes"));
         }
+    }
+
+    /// What was moved back is undone while it is still looked after: that must be told.
+    fn last_drift(&mut self, service: usize) {
+        let site = &mut self.sites[service];
+        let Some(slot) = site.moved_back_from.take() else { return };
+        let name = site.service.name.clone();
+        let looked_after = self.process.as_ref().is_some_and(|p| !p.wheel.engine.is_idle());
+        if !looked_after {
+            return;
+        }
+        let now = self.now;
+        self.sites[service].truth.route(now, &slot);
+        let before = self.drifts(&name);
+        self.run_until(self.now + 3 * MINUTE);
+        if self.violation.is_none() && self.drifts(&name) == before {
+            self.violated(10, format!("the traffic of {name} went back to {slot}, and nobody was told"));
+        }
+    }
+
+    fn drifts(&self, name: &ServiceName) -> usize {
+        let of = |row: &&super::store::Row| {
+            row.notice.reason == NoticeReason::Drift && row.notice.watch.switch.service == *name
+        };
+        self.store.outbox.values().filter(of).count()
     }
 
     // ------------------------------------------------------------------ what happens
@@ -416,6 +463,11 @@ impl World {
             Event::Deliver { generation, input, about } => {
                 if self.process.as_ref().is_some_and(|p| p.generation == generation) {
                     self.deliver(*input, about);
+                }
+            }
+            Event::Dies { generation, down } => {
+                if !self.healed && self.process.as_ref().is_some_and(|p| p.generation == generation) {
+                    self.crash(down);
                 }
             }
             Event::Wake { generation } => self.wake(generation),
@@ -486,6 +538,11 @@ impl World {
             }
             Action::Crash { point: Point::Now, down } => self.crash(down),
             Action::Crash { point, down } => self.crash = Some((point, down)),
+            Action::AtStep { service, then: Then::Disk(fault) } => {
+                self.sites[service].at_step = None;
+                self.store.at_step = Some(fault);
+            }
+            Action::AtStep { service, then } => self.sites[service].at_step = Some(then),
             Action::PowerCut { down } => self.power_cut(down),
             Action::WallStep { by_ms, lasts } => {
                 self.wall_ms += by_ms;
@@ -622,6 +679,7 @@ impl Site {
             moved_back_from: None,
             unmoved: false,
             dying: 0,
+            at_step: None,
         }
     }
 
