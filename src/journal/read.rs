@@ -85,12 +85,22 @@ impl Reader {
     }
 
     pub(super) fn connect(&self) -> Result<Connection, JournalError> {
-        let connection = Connection::open_with_flags(
-            &self.path,
-            OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX,
-        )?;
-        connection.busy_timeout(BUSY)?;
-        Ok(connection)
+        let open = |flags| -> Result<Connection, rusqlite::Error> {
+            let connection = Connection::open_with_flags(&self.path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+            connection.busy_timeout(BUSY)?;
+            // The first look into the file shows whether it can be read as it stands.
+            connection.query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get::<_, i64>(0))?;
+            Ok(connection)
+        };
+        match open(OpenFlags::SQLITE_OPEN_READ_ONLY) {
+            // A daemon that was killed left a log that must be recovered first, which a reader may not do.
+            Err(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::ReadOnly) => {
+                let connection = open(OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+                connection.pragma_update(None, "query_only", true)?;
+                Ok(connection)
+            }
+            other => Ok(other?),
+        }
     }
 
     /// Newest first.

@@ -9,6 +9,7 @@
 mod audit;
 mod bad_config;
 mod bad_requests;
+mod crash_points;
 mod exact_counts;
 mod fleet;
 mod journal;

@@ -25,6 +25,12 @@ use crate::runtime::turn::Wheel;
 /// The unit restarts the daemon after this.
 const RESTART: Ms = 2 * SECOND;
 
+/// How long the real store waits for room.
+const FULL_PATIENCE: Ms = 10 * SECOND;
+
+/// The comparison of two ways to a state is half the cost of a restart: not at every one.
+const LONG_WAY_EVERY: u64 = 3;
+
 /// An operator's restart is faster.
 const RESTART_MIN: Ms = 100;
 
@@ -81,7 +87,8 @@ impl World {
             Err(error) => return self.violated(2, format!("the state cannot be recovered: {error}")),
         };
         // Promise 4: however far back one begins, the same inputs give the same state.
-        if let Some(long) = self.store.recovered_the_long_way()
+        if self.generation.is_multiple_of(LONG_WAY_EVERY)
+            && let Some(long) = self.store.recovered_the_long_way()
             && let Ok(other) = recover::engine(&long)
             && other != engine
         {
@@ -179,7 +186,8 @@ impl World {
                     self.durable();
                 }
                 self.carry_out(early);
-                self.crash(RESTART);
+                // A full disk is waited out a little before the process gives up.
+                self.crash(if self.store.full { RESTART + FULL_PATIENCE } else { RESTART });
             }
         }
     }

@@ -2,6 +2,7 @@
 //! taken once, the outbox is written with its cause. What is in it outlives the process.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::rc::Rc;
 
 use sha2::{Digest, Sha256};
 
@@ -42,7 +43,7 @@ pub struct Memory {
     /// Inputs since the older snapshot, with their numbers.
     tail: VecDeque<(u64, Timestamp, Input)>,
     pub inputs: u64,
-    pub views: BTreeMap<SwitchId, WatchView>,
+    pub views: BTreeMap<SwitchId, Rc<WatchView>>,
     pub outbox: BTreeMap<NoticeKey, Row>,
     attempts: BTreeSet<AttemptId>,
     pub full: bool,
@@ -140,7 +141,7 @@ impl Memory {
         }
         for view in batch.views {
             self.changed.push(view.id.clone());
-            self.views.insert(view.id.clone(), view.clone());
+            self.views.insert(view.id.clone(), Rc::new(view.clone()));
         }
         batch.writes.iter().for_each(|write| self.write(write));
         if let Some(state) = batch.snapshot {

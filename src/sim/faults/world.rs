@@ -284,7 +284,7 @@ impl World {
         if self.violation.is_none() {
             self.last_trial();
         }
-        let rolled = |v: &&crate::domain::view::WatchView| v.recovery.is_some();
+        let rolled = |v: &&std::rc::Rc<crate::domain::view::WatchView>| v.recovery.is_some();
         Report {
             seed: self.seed,
             hash: self.store.hash(),
@@ -424,14 +424,11 @@ impl World {
         let site = &mut self.sites[service];
         let Some(slot) = site.moved_back_from.take() else { return };
         let name = site.service.name.clone();
-        let looked_after = self.process.as_ref().is_some_and(|p| !p.wheel.engine.is_idle());
-        if !looked_after {
-            return;
-        }
         let now = self.now;
         self.sites[service].truth.route(now, &slot);
         let before = self.drifts(&name);
         self.run_until(self.now + 3 * MINUTE);
+        // It is looked after for five minutes at least, and it ended less than four ago.
         if self.violation.is_none() && self.drifts(&name) == before {
             self.violated(10, format!("the traffic of {name} went back to {slot}, and nobody was told"));
         }
