@@ -14,10 +14,11 @@ demo:
 
 # All tests, those on real parts included; first the table that holds the judgement to its promises.
 test:
-	@demo/need systemd-analyze
+	@demo/need systemd-analyze tests
 	cargo run --quiet --bin flipback -- simulate vectors tests/vectors/judge.json
 	cargo run --quiet --bin flipback -- simulate vectors tests/vectors/sliding.json
 	cargo run --quiet --bin flipback -- simulate --quick -o md
+	cargo run --quiet --bin flipback -- simulate faults --seeds 2000
 	cargo test --quiet --example demo-app
 	cargo test
 

@@ -35,7 +35,9 @@ impl Watch {
         let last = self.timeline.last().map(|e| (e.at, e.kind.clone()));
         let recovery = self.recovery.clone();
         let seen = (self.ticks, self.tick, self.new_cursor.from, self.old_cursor.from, recovery);
-        (self.timeline.len(), last, seen, self.new_alive.shown(), self.notice_n, self.phase_word())
+        // Where no readings come, the health checks are all there is to see.
+        let checks = if self.ticks == 0 { self.new_alive.good_checks() } else { 0 };
+        (self.timeline.len(), last, seen, self.new_alive.shown(), checks, self.notice_n, self.phase_word())
     }
 
     pub fn view(&self) -> WatchView {

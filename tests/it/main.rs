@@ -11,6 +11,7 @@ mod bad_config;
 mod bad_requests;
 mod crash_points;
 mod exact_counts;
+mod faults;
 mod fleet;
 mod journal;
 mod jumps;

@@ -230,6 +230,18 @@ impl Stack {
         stack
     }
 
+    pub fn port(&self, name: &str) -> u16 {
+        self.ports[name]
+    }
+
+    /// Changes the daemon's configuration before it starts.
+    pub fn reconfigure(&self, from: &str, to: &str) {
+        let path = self.dir.path().join("flipback.toml");
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.contains(from), "{from} is not in the configuration");
+        fs::write(&path, text.replace(from, to)).unwrap();
+    }
+
     pub fn start_prometheus(&mut self) {
         let dir = self.dir.path();
         let proc = Proc::start(

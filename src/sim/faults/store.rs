@@ -61,15 +61,15 @@ pub struct Memory {
 
 impl Memory {
     pub fn recovered(&self) -> Recovered {
-        self.from_snapshot(self.snapshots.len().checked_sub(1))
+        self.since_snapshot(self.snapshots.len().checked_sub(1))
     }
 
     /// The same from the snapshot before the last one: a longer way to the same state.
     pub fn recovered_the_long_way(&self) -> Option<Recovered> {
-        (self.snapshots.len() == 2).then(|| self.from_snapshot(Some(0)))
+        (self.snapshots.len() == 2).then(|| self.since_snapshot(Some(0)))
     }
 
-    fn from_snapshot(&self, n: Option<usize>) -> Recovered {
+    fn since_snapshot(&self, n: Option<usize>) -> Recovered {
         let snapshot = n.and_then(|n| self.snapshots.get(n));
         let after = snapshot.map_or(0, |(seq, ..)| *seq);
         Recovered {
