@@ -19,10 +19,10 @@ fn brake(at: Option<At<'_, '_>>, default: Brake) -> Option<Brake> {
     let Some(at) = at else { return Some(default) };
     let table = at.table()?;
     let most = table
-        .need("most", "per_service = { most = 1, within = \"30m\" }")
+        .need("most", "{ most = 1, within = \"30m\" }")
         .and_then(|at| at.whole(1..=100, "to stop flipback from acting at all: mode = \"observe\", or disarm"));
     let within = table
-        .need("within", "per_service = { most = 1, within = \"30m\" }")
+        .need("within", "{ most = 1, within = \"30m\" }")
         .and_then(|at| at.duration(Span::from_mins(1)..=Span::from_mins(7 * 24 * 60), "a brake must hold for a while"));
     table.finish();
     Some(Brake { most: most?, within: within? })

@@ -240,6 +240,16 @@ const CASES: &[(&str, &str, &str)] = &[
     ("probe without a command", "probe = { exec = [\"/usr/local/bin/active-slot\"], expect", "probe = { expect"),
     ("probe too slow", "expect = \"$old\"", "timeout = \"5m\""),
     ("unknown key", "timeout = \"30s\"", "timout = \"30s\""),
+    // brakes and fallback
+    ("a brake that holds nothing back", "[email]", "[brakes]\nfleet = { most = 0, within = \"10m\" }\n[email]"),
+    ("a brake of a second", "[email]", "[brakes]\nper_service = { most = 1, within = \"1s\" }\n[email]"),
+    ("a brake without its span", "[email]", "[brakes]\nper_version = { most = 2 }\n[email]"),
+    ("a brake that is a number", "[email]", "[brakes]\nfleet = 3\n[email]"),
+    ("misspelt brake", "[email]", "[brakes]\nfleat = { most = 3, within = \"10m\" }\n[email]"),
+    ("a fallback without a command", "[email]", "[fallback]\nafter = \"5m\"\n[email]"),
+    ("a fallback with a relative program", "[email]", "[fallback]\nexec = [\"page\"]\n[email]"),
+    ("a fallback with a variable", "[email]", "[fallback]\nexec = [\"/bin/page\", \"$old\"]\n[email]"),
+    ("a fallback a week later", "[email]", "[fallback]\nexec = [\"/bin/page\"]\nafter = \"7d\"\n[email]"),
     // the file itself
     ("broken syntax", "[email]", "[email"),
     ("broken string", "\"auto\"", "\"auto"),
@@ -276,6 +286,28 @@ fn all_problems_come_at_once() {
     let text = GOOD.replace("ratio = 1.5", "ratoi = 1.5").replace("\"auto\"", "\"outo\"").replace("\"30s\"", "30");
     let problems = parse("flipback.toml", &text).unwrap_err();
     assert_eq!(problems.0.len(), 3, "{problems}");
+}
+
+/// A file that is still being written, cut at each of its bytes: whole settings or a refusal, never half of them.
+#[test]
+fn a_half_written_file_is_refused_or_whole() {
+    let whole = parse("f", GOOD).unwrap();
+    let (mut refused, mut taken) = (0, 0);
+    for end in (0..GOOD.len()).filter(|end| GOOD.is_char_boundary(*end)) {
+        match parse("f", &GOOD[..end]) {
+            Err(problems) => {
+                assert!(!problems.0.is_empty());
+                refused += 1;
+            }
+            // What is a whole file by itself names the service with all that is said of it up to there.
+            Ok(settings) => {
+                assert_eq!(settings.services[0].name, whole.services[0].name);
+                taken += 1;
+            }
+        }
+    }
+    println!("{refused} cuts refused, {taken} whole by themselves");
+    assert!(refused > GOOD.len() / 2);
 }
 
 #[test]

@@ -383,3 +383,79 @@ fn a_full_disk_refuses_new_switches_and_goes_on_with_what_is_open() {
     });
     trial.kill_all();
 }
+
+/// The state directory on an ext4 of its own, whose device loses power: what was not synced is gone.
+#[test]
+fn power_cuts_lose_nothing_that_was_acknowledged_and_run_nothing_twice() {
+    const CUT: &str = "import fcntl, os, struct, sys\n\
+        fcntl.ioctl(os.open(sys.argv[1], os.O_RDONLY), 0x8004587D, struct.pack('I', 2))";
+    let sh = |program: &str, args: &[&str]| Command::new(program).args(args).output().is_ok_and(|o| o.status.success());
+    let cuts = if all_points() { 40 } else { 8 };
+    let (mut cut, mut before) = (0, 0);
+    for n in 0..cuts {
+        let mut trial = Trial::new();
+        let (image, mount) = (trial.dir.path().join("disk.img"), trial.dir.path().join("disk"));
+        let (image, mount) = (image.to_str().unwrap().to_owned(), mount.to_str().unwrap().to_owned());
+        fs::create_dir(&mount).unwrap();
+        // Room for the journal and its reserve.
+        let made = sh("/bin/dd", &["if=/dev/zero", &format!("of={image}"), "bs=1M", "count=0", "seek=300"])
+            && sh("/sbin/mkfs.ext4", &["-q", "-F", &image])
+            && sh("/bin/mount", &["-o", "loop", &image, &mount]);
+        if !made {
+            println!("skipped: this machine does not let an ext4 be mounted from a file");
+            return;
+        }
+        let config = trial.dir.path().join("flipback.toml");
+        let own = format!("{}/state", trial.dir.path().display());
+        let text = fs::read_to_string(&config).unwrap().replace(&own, &format!("{mount}/state"));
+        fs::write(&config, text).unwrap();
+        trial.up(None);
+        let announce = ["announce", "checkout", "--old", "blue", "--new", "green", "--version", "v2", "--id", "e1"];
+        wait_until(Duration::from_secs(20), "the switch is taken", || {
+            trial.flipback(&announce).status.success().then_some(())
+        });
+        let order = ["rollback", "checkout-1", "--why", "a trial"];
+        let child = Command::new(env!("CARGO_BIN_EXE_flipback"))
+            .args(order)
+            .arg("--socket")
+            .arg(trial.dir.path().join("control.sock"))
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn();
+        // At no chosen moment: before, in and after each stage.
+        std::thread::sleep(Duration::from_millis(15 + 25 * n));
+        assert!(sh("/usr/bin/python3", &["-c", CUT, &mount]), "the device is cut off");
+        before += trial.runs();
+        cut += 1;
+        if let Some(mut proc) = trial.proc.take() {
+            let _ = proc.child.kill();
+            let _ = proc.child.wait();
+        }
+        let _ = child.unwrap().wait();
+        wait_until(Duration::from_secs(20), "nothing uses the dead disk", || {
+            sh("/bin/umount", &[&mount]).then_some(())
+        });
+        assert!(sh("/bin/mount", &["-o", "loop", &image, &mount]), "the disk comes back");
+        trial.up(None);
+        wait_until(Duration::from_secs(20), "flipback is up again", || {
+            trial.flipback(&["status"]).status.success().then_some(())
+        });
+        let view = trial.view();
+        assert_eq!(view["id"], "checkout-1", "cut {n}: acknowledged, and lost");
+        wait_until(Duration::from_secs(40), "the rollback is proven", || {
+            let view = trial.view();
+            let proven = view["steps"].as_array().is_some_and(|all| all.iter().any(|s| !s["proven_at"].is_null()));
+            if !proven {
+                trial.flipback(&order);
+            }
+            proven.then_some(())
+        });
+        assert_eq!(trial.runs(), 1, "cut {n}");
+        if let Some(mut proc) = trial.proc.take() {
+            let _ = proc.child.kill();
+            let _ = proc.child.wait();
+        }
+        wait_until(Duration::from_secs(20), "the disk is let go", || sh("/bin/umount", &[&mount]).then_some(()));
+    }
+    println!("{cut} power cuts, {before} of them after the step had run: 0 double runs, 0 lost acknowledgements");
+}

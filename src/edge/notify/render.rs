@@ -171,8 +171,15 @@ fn answers(notice: &Notice, breached: &[&Evidence]) -> Vec<(String, String)> {
     let w = &notice.watch;
     let mut out = Vec::new();
     let mut say = |q: &str, a: String| out.push((q.to_owned(), tame(&a, 600)));
+    let drift = w.timeline.iter().rev().find(|e| e.kind == "drift").filter(|_| notice.reason == NoticeReason::Drift);
+    if let Some(last) = drift {
+        say("What happened", told(last));
+    }
     if !breached.is_empty() {
-        say("What broke", breached.iter().map(|e| sentence(e)).collect::<Vec<_>>().join("; "));
+        say(
+            if drift.is_some() { "What broke before" } else { "What broke" },
+            breached.iter().map(|e| sentence(e)).collect::<Vec<_>>().join("; "),
+        );
         let mut sure: Vec<String> = breached.iter().map(|e| how_sure(e)).collect();
         if let Some(one_in) =
             w.breach.as_ref().and_then(|b| b.one_in).filter(|_| breached.iter().any(|e| e.proof.is_some()))
@@ -184,7 +191,9 @@ fn answers(notice: &Notice, breached: &[&Evidence]) -> Vec<(String, String)> {
             );
         }
         say("How sure", format!("{}; since {}", sure.join("; "), w.breach.as_ref().map_or(notice.at, |b| b.since)));
-    } else if let Some(last) = w.timeline.iter().rev().find(|e| explains(notice.reason, &e.kind)) {
+    } else if drift.is_none()
+        && let Some(last) = w.timeline.iter().rev().find(|e| explains(notice.reason, &e.kind))
+    {
         say("What happened", told(last));
     }
     match &w.outcome {
@@ -192,6 +201,10 @@ fn answers(notice: &Notice, breached: &[&Evidence]) -> Vec<(String, String)> {
         Some(Outcome::RollbackFailed { why }) => {
             say("What was done", done(w));
             say("Did it work", format!("no: {why}"));
+        }
+        Some(outcome) if drift.is_some() => {
+            say("What was done", done(w));
+            say("Did it work", format!("it did ({}), until it was undone", outcome.word()));
         }
         Some(Outcome::RolledBackRecovered) => {
             say("What was done", done(w));

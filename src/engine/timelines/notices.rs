@@ -72,7 +72,29 @@ fn all() -> Vec<Notice> {
         let _ = w.switch("green", "v2");
         w
     };
+    let mut drift = bad(|_| {});
+    drift.run_to_end(1);
+    drift.routed = "green";
+    let mut ordered = away();
+    let _ = ordered.order(1);
+    let mut again = World::new();
+    for n in 1..=3 {
+        again.errors.insert("green", 0.10);
+        let _ = again.switch("green", "v2");
+        if n < 3 {
+            again.run_to_end(n);
+            again.run_for(Span::from_mins(40));
+        }
+    }
+    let mut held_back = bad(|_| {});
+    held_back.run_to_end(1);
+    held_back.run_for(Span::from_mins(15));
+    let _ = held_back.switch("green", "v3");
     vec![
+        drift.notice("drift"),
+        ordered.notice("ordered_acting"),
+        again.notice("quarantined"),
+        held_back.notice("withheld"),
         bad(|_| {}).notice("breached_acting"),
         ask().notice("approval_wanted"),
         bad(|w| {
