@@ -83,7 +83,7 @@ fn text(bundle: &Bundle) -> String {
         word(&w["switch"]["service"]),
         word(&w["switch"]["old"]),
         word(&w["switch"]["new"]),
-        word(&w["outcome"])
+        if w["outcome"].is_null() { "none yet".to_owned() } else { word(&w["outcome"]) }
     );
     for event in w["timeline"].as_array().into_iter().flatten() {
         let at = event["at"]
