@@ -301,6 +301,9 @@ fn config(dir: &Path, prometheus: u16, app: u16, services: &[Service]) -> String
 url = "http://127.0.0.1:{prometheus}"
 [api]
 socket = "{dir}/control.sock"
+# Many break at once here, and each must be judged by itself.
+[brakes]
+fleet = {{ most = 100, within = "1m" }}
 [metrics.web]
 requests = 'http_requests_total{{service="$service",env="$slot"}}'
 errors = 'http_requests_total{{service="$service",env="$slot",code=~"5.."}}'
