@@ -29,7 +29,7 @@ const RESTART: Ms = 2 * SECOND;
 const FULL_PATIENCE: Ms = 10 * SECOND;
 
 /// The comparison of two ways to a state is half the cost of a restart: not at every one.
-const LONG_WAY_EVERY: u64 = 3;
+const LONG_WAY_EVERY: u64 = 8;
 
 /// An operator's restart is faster.
 const RESTART_MIN: Ms = 100;
