@@ -5,7 +5,7 @@ use libm::{exp, lgamma, log, sqrt};
 
 use super::normal::Normal;
 
-/// Bisections of a logarithm: enough for every double.
+/// Bisections of a logarithm at most: enough for every double.
 const STEPS: usize = 200;
 
 /// Anytime-valid interval of the ratio to the normal, at `1 - delta`, over all that was counted: a
@@ -25,6 +25,10 @@ pub fn ratio_interval(normal: &Normal, k: f64, limit: f64, n: f64, x: f64, delta
         let at_low = excess(low) > 0.0;
         for _ in 0..STEPS {
             let middle = sqrt(low * high);
+            // The two are neighbours: no further step moves either.
+            if middle <= low || middle >= high {
+                break;
+            }
             if (excess(middle) > 0.0) == at_low {
                 low = middle;
             } else {
@@ -66,6 +70,9 @@ pub fn detectable(n: f64, p0: f64, phi: f64, signals: f64, alpha: f64) -> Option
     let (mut low, mut high) = (0.0, log(most));
     for _ in 0..STEPS {
         let middle = 0.5 * (low + high);
+        if middle <= low || middle >= high {
+            break;
+        }
         if enough(exp(middle)) {
             high = middle;
         } else {

@@ -42,16 +42,14 @@ impl Wheel {
         last: bool,
         store: &mut impl Store,
     ) -> Result<Vec<Command>, (JournalError, Vec<Command>)> {
-        let mut commands = Vec::new();
         let mut entries = Vec::with_capacity(inputs.len());
         let mut early = None;
         for input in inputs {
             if planted::has(Bug::SnapshotEarly) {
                 early = snapshot(&self.engine);
             }
-            let decided = self.engine.handle(now, &input);
-            commands.extend(decided.iter().cloned());
-            entries.push(Entry { at: now, input, commands: decided });
+            let commands = self.engine.handle(now, &input);
+            entries.push(Entry { at: now, input, commands });
         }
         if planted::has(Bug::NoticeLater)
             && let Some(first) = entries.first_mut()
@@ -69,10 +67,12 @@ impl Wheel {
         let take_snapshot = last || self.since_snapshot >= SNAPSHOT_EVERY;
         let snapshot = if take_snapshot { early.or_else(|| snapshot(&self.engine)) } else { None };
         if entries.is_empty() && writes.is_empty() && snapshot.is_none() {
-            return Ok(commands);
+            return Ok(Vec::new());
         }
         let batch = Batch { entries: &entries, views: &views, snapshot: snapshot.as_deref(), writes, now };
-        if let Err(error) = store.commit(&batch) {
+        let committed = store.commit(&batch);
+        let mut commands: Vec<Command> = entries.into_iter().flat_map(|entry| entry.commands).collect();
+        if let Err(error) = committed {
             let before = |command: &Command| match command {
                 Command::RunStep { .. } => planted::has(Bug::ActBeforeCommit),
                 Command::Reply { .. } => planted::has(Bug::AnswerBeforeCommit),
