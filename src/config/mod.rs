@@ -1,6 +1,7 @@
 //! TOML → [`Settings`], validated; every problem at once, with its place and its mend.
 
 mod brakes;
+mod detect;
 mod metrics;
 mod plan;
 mod problem;
@@ -8,6 +9,7 @@ mod read;
 pub mod service;
 pub mod settings;
 mod table;
+mod webhook;
 
 use std::path::{Path, PathBuf};
 

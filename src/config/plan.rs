@@ -7,8 +7,11 @@ use super::service::{SECOND, named};
 use super::table::{At, Table, nearest};
 use crate::domain::plan::{Exec, Expect, HealthCheck, Plan, Probe, Step};
 use crate::domain::service::{SlotSpec, Slots};
-use crate::domain::switch::Slot;
+use crate::domain::switch::{FlagName, Slot};
 use crate::domain::time::Span;
+
+/// Flags that move users are few at a time; more is a list that nobody keeps.
+const FLAGS_MAX: usize = 64;
 
 /// More steps than this is a deploy tool, not a way back.
 const STEPS_MAX: usize = 16;
@@ -160,6 +163,23 @@ pub(super) fn argv(at: &At<'_, '_>, variables: &[&str]) -> Option<Exec> {
         }
     }
     good.then(|| Exec { argv: elements.iter().map(|(e, _)| (*e).to_owned()).collect() })
+}
+
+/// `[[service.flags.NAME]]`: the kill switch of each flag.
+pub(super) fn flags(at: &At<'_, '_>) -> Option<BTreeMap<FlagName, Plan>> {
+    let mut flags = BTreeMap::new();
+    for (name, span, place) in at.table()?.entries() {
+        match FlagName::try_new(name) {
+            Ok(flag) => {
+                flags.insert(flag, plan(&place, None)?);
+            }
+            Err(why) => place.source.problem(span, &place.path, why.to_string(), None),
+        }
+    }
+    if flags.len() > FLAGS_MAX {
+        at.problem(format!("has more than {FLAGS_MAX} flags"), None);
+    }
+    Some(flags)
 }
 
 pub(super) fn plan(at: &At<'_, '_>, slots: Option<&Slots>) -> Option<Plan> {

@@ -14,6 +14,7 @@ use super::settings::{
     Settings,
 };
 use super::table::{At, Source, Table};
+use super::webhook;
 use crate::domain::brakes::Brakes;
 use crate::domain::service::{Metrics, Service};
 use crate::domain::time::Span;
@@ -62,11 +63,11 @@ fn settings(root: &Table<'_, '_>, source: &Source<'_>) -> Option<Settings> {
     let fallback = root.get("fallback").map(|at| at.table().and_then(brakes::fallback));
     let templates = root.get("metrics").and_then(|at| at.table()).map(templates).unwrap_or_default();
     let list = root.need("service", "add a [[service]] table for each service to watch").and_then(|at| at.list());
-    let mut services = Vec::new();
+    let (mut services, mut detectors) = (Vec::new(), Vec::new());
     let mut complete = list.is_some();
     let list = list.unwrap_or_default();
     for at in &list {
-        match service::read(at, &templates) {
+        match service::read(at, &templates, &mut detectors) {
             Some(service) => {
                 if services.iter().any(|s: &Service| s.name == service.name) {
                     at.problem(
@@ -82,6 +83,7 @@ fn settings(root: &Table<'_, '_>, source: &Source<'_>) -> Option<Settings> {
     if complete {
         services.iter().zip(&list).for_each(|(service, at)| known_controls(service, at, &services));
     }
+    let webhooks = root.get("webhook").map_or(Some(Vec::new()), |at| webhook::webhooks(&at, &services));
     finish_root(root, source);
     if !complete {
         return None;
@@ -95,6 +97,8 @@ fn settings(root: &Table<'_, '_>, source: &Source<'_>) -> Option<Settings> {
         brakes: brakes?,
         fallback: fallback.map_or(Some(None), |f| f.map(Some))?,
         services,
+        detectors,
+        webhooks: webhooks?,
     })
 }
 
@@ -112,8 +116,8 @@ fn known_controls(service: &Service, at: &At<'_, '_>, all: &[Service]) {
 }
 
 fn finish_root(root: &Table<'_, '_>, source: &Source<'_>) {
-    const KNOWN: [&str; 9] =
-        ["state_dir", "prometheus", "email", "fallback", "api", "log", "brakes", "metrics", "service"];
+    const KNOWN: [&str; 10] =
+        ["state_dir", "prometheus", "email", "fallback", "api", "log", "brakes", "metrics", "service", "webhook"];
     for (key, span, _) in root.entries() {
         if !KNOWN.contains(&key.as_str()) {
             let shown: String = key.chars().take(60).collect();

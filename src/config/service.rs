@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use super::detect;
 use super::metrics::service_metrics;
-use super::plan::{plan, slots};
+use super::plan::{flags, plan, slots};
 use super::read::http_url;
+use super::settings::DetectorSettings;
 use super::table::{At, Table};
 use crate::domain::plan::Plan;
 use crate::domain::policy::{
@@ -20,7 +22,12 @@ pub(super) const SECOND: Span = Span::from_secs(1);
 /// Each control costs as much as the watch itself.
 const CONTROLS_MAX: usize = 8;
 
-pub(super) fn read(at: &At<'_, '_>, templates: &BTreeMap<String, Option<Metrics>>) -> Option<Service> {
+/// Its detectors are put beside it: the engine has no use for them.
+pub(super) fn read(
+    at: &At<'_, '_>,
+    templates: &BTreeMap<String, Option<Metrics>>,
+    detectors: &mut Vec<DetectorSettings>,
+) -> Option<Service> {
     let table = at.table()?;
     let name = table.need("name", "name = \"checkout\"").and_then(|at| named(&at, ServiceName::try_new));
     let slots = table
@@ -82,6 +89,8 @@ pub(super) fn read(at: &At<'_, '_>, templates: &BTreeMap<String, Option<Metrics>
         t.finish();
     }
     let plan = table.get("rollback").map_or(Some(Plan::default()), |at| plan(&at, slots.as_ref()));
+    let flags = table.get("flags").map_or(Some(BTreeMap::new()), |at| flags(&at));
+    let detect_at = table.get("detect");
     let (span_at, table_path) = (mode_at.clone(), table.path.clone());
     table.finish();
     let service = Service {
@@ -106,10 +115,14 @@ pub(super) fn read(at: &At<'_, '_>, templates: &BTreeMap<String, Option<Metrics>
             notify_passed,
         },
         plan: plan?,
+        flags: flags?,
         unverified,
         controls: controls.unwrap_or_default(),
         runbook,
     };
+    if let Some(at) = detect_at {
+        detectors.extend(detect::detectors(&at, &service));
+    }
     if let Some(custom_at) = limits_custom {
         for limit in &service.policy.limits.custom {
             if !service.metrics.custom.iter().any(|(n, _)| *n == limit.name) {
@@ -177,6 +190,11 @@ pub fn missing_for_auto(service: &Service) -> Vec<String> {
     for step in &service.plan.steps {
         if step.probe.is_none() {
             missing.push(format!("rollback step {} has no probe", step.name));
+        }
+    }
+    for (flag, plan) in &service.flags {
+        for step in plan.steps.iter().filter(|step| step.probe.is_none()) {
+            missing.push(format!("step {} of flag {flag} has no probe", step.name));
         }
     }
     missing

@@ -1,12 +1,16 @@
 //! The validated configuration: what the rest of the program sees of it.
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use crate::domain::brakes::Brakes;
 use crate::domain::plan::Exec;
 use crate::domain::service::Service;
+use crate::domain::switch::{ServiceName, Slot};
 use crate::domain::time::Span;
+use crate::edge::hooks::Encoding;
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
@@ -19,6 +23,94 @@ pub struct Settings {
     /// What is run when a page does not get out by mail.
     pub fallback: Option<FallbackSettings>,
     pub services: Vec<Service>,
+    /// Where switches are noticed that nobody announced.
+    pub detectors: Vec<DetectorSettings>,
+    pub webhooks: Vec<WebhookSettings>,
+}
+
+/// One thing that is looked at again and again.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DetectorSettings {
+    pub service: ServiceName,
+    pub name: String,
+    pub every: Span,
+    pub shows: Shows,
+    /// What is shown for which slot; empty where slots or versions show themselves.
+    pub words: BTreeMap<Slot, Vec<String>>,
+    pub look: Look,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shows {
+    Slot,
+    Version,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Look {
+    /// A file in which a slot's word stands.
+    File { path: PathBuf },
+    /// A link that points to the slot.
+    Symlink { path: PathBuf },
+    /// Which servers of a backend take requests.
+    Haproxy { address: SocketAddress, backend: String },
+    /// A command that prints the slot, or slots and weights.
+    Exec { exec: Exec, timeout: Span },
+    /// Numbers by a label: most of them are on the slot.
+    Promql { query: String, label: String },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SocketAddress {
+    Unix(PathBuf),
+    Tcp(SocketAddr),
+}
+
+impl fmt::Display for SocketAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SocketAddress::Unix(path) => write!(f, "{}", path.display()),
+            SocketAddress::Tcp(address) => write!(f, "{address}"),
+        }
+    }
+}
+
+/// Received at `/hooks/NAME`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WebhookSettings {
+    pub name: String,
+    pub sender: Sender,
+    pub secret_file: PathBuf,
+    /// The services that it may speak of; empty: all.
+    pub services: Vec<ServiceName>,
+    /// A template for each field of an announcement that the sender's own do not fit.
+    pub templates: BTreeMap<String, String>,
+    /// Deliveries for which this does not hold are ignored.
+    pub when: Option<String>,
+    /// How a generic sender proves itself.
+    pub proof: Option<Proof>,
+    /// Alerts may move traffic; otherwise they are noted.
+    pub acts: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sender {
+    Github,
+    Gitlab,
+    Argocd,
+    Jenkins,
+    Launchdarkly,
+    Standard,
+    Generic,
+    Alertmanager,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Proof {
+    /// HMAC-SHA256 of the body.
+    Signature { header: String, prefix: String, encoding: Encoding },
+    /// The secret itself.
+    Token { header: String },
 }
 
 #[derive(Debug, Clone, PartialEq)]

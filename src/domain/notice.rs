@@ -60,6 +60,8 @@ pub enum NoticeReason {
     LittleBaseline,
     /// This traffic cannot show the ratio that was asked for.
     Thin,
+    /// The old slot will be gone before the soak is over: there will be no way back.
+    OldEndsEarly,
     /// The new slot lost its traffic although it is alive.
     TrafficLost,
     Unconfirmed,
@@ -84,6 +86,7 @@ impl NoticeReason {
             Self::Passed | Self::SeesAgain | Self::Superseded | Self::Cancelled => Severity::Info,
             Self::LittleBaseline
             | Self::Thin
+            | Self::OldEndsEarly
             | Self::RolledBackRecovered
             | Self::BreachedActing
             | Self::OrderedActing => Severity::Warning,
@@ -119,6 +122,7 @@ impl NoticeReason {
             Self::SeesAgain => "sees_again",
             Self::LittleBaseline => "little_baseline",
             Self::Thin => "thin",
+            Self::OldEndsEarly => "old_ends_early",
             Self::TrafficLost => "traffic_lost",
             Self::Unconfirmed => "unconfirmed",
             Self::Unjudged => "unjudged",

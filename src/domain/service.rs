@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::plan::{HealthCheck, Plan};
 use super::policy::Policy;
-use super::switch::{ServiceName, Slot};
+use super::switch::{FlagName, ServiceName, Slot};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Service {
@@ -15,6 +15,9 @@ pub struct Service {
     pub metrics: Metrics,
     pub policy: Policy,
     pub plan: Plan,
+    /// Feature flags that are watched when they change, each with its own kill switch.
+    #[serde(default)]
+    pub flags: BTreeMap<FlagName, Plan>,
     /// The operator accepts acting without health check or probe.
     pub unverified: bool,
     /// Neighbours: what shows alike there is not the switch's doing.

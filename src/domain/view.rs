@@ -6,7 +6,7 @@ use super::baseline::Baseline;
 use super::plan::StepRecord;
 use super::policy::{Mode, RuleKind};
 use super::service::Metrics;
-use super::switch::{Announcement, Slot, SwitchId};
+use super::switch::{Announcement, Percent, Slot, SwitchId};
 use super::time::{Span, Timestamp};
 use super::verdict::{Evidence, Outcome, Verdict};
 
@@ -15,6 +15,9 @@ use super::verdict::{Evidence, Outcome, Verdict};
 pub struct WatchView {
     pub id: SwitchId,
     pub switch: Announcement,
+    /// The part of the traffic that the new slot is meant to have by now (a ramp).
+    #[serde(default)]
+    pub share_percent: Option<Percent>,
     /// Where a rollback goes: the old slot, or the one before it after a switch that was superseded.
     pub back_to: Slot,
     pub mode: Mode,
@@ -31,6 +34,9 @@ pub struct WatchView {
     pub long: Span,
     pub tick: Span,
     pub ticks: u32,
+    /// The fast phase is over and was good.
+    #[serde(default)]
+    pub fast_passed: bool,
     pub ended_at: Option<Timestamp>,
     pub outcome: Option<Outcome>,
     /// What the watch is judged by; `None` until it was chosen, or where there is none at all.

@@ -35,6 +35,18 @@ struct OfSignal {
     signal: String,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct OfDetector {
+    pub service: String,
+    pub detector: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct OfHook {
+    pub webhook: String,
+    pub result: &'static str,
+}
+
 type Float = Gauge<f64, AtomicU64>;
 
 pub struct Metrics {
@@ -48,6 +60,8 @@ pub struct Metrics {
     pub disk_low: Gauge,
     pub commit_seconds: Histogram,
     pub clock_skew_seconds: Float,
+    pub detector_up: Family<OfDetector, Gauge>,
+    pub hooks: Family<OfHook, Counter>,
     open_watches: Gauge,
     armed: Gauge,
     undelivered: Gauge<i64, AtomicI64>,
@@ -68,6 +82,8 @@ impl Default for Metrics {
             disk_low: Gauge::default(),
             commit_seconds: Histogram::new(exponential_buckets(0.000_5, 2.0, 14)),
             clock_skew_seconds: Gauge::default(),
+            detector_up: Family::default(),
+            hooks: Family::default(),
             open_watches: Gauge::default(),
             armed: Gauge::default(),
             undelivered: Gauge::default(),
@@ -102,6 +118,12 @@ impl Default for Metrics {
             "Prometheus's clock minus ours",
             Unit::Seconds,
             metrics.clock_skew_seconds.clone(),
+        );
+        registry.register("detector_up", "Whether a detector's last look was good", metrics.detector_up.clone());
+        registry.register(
+            "webhook_deliveries",
+            "Deliveries of webhooks, by what became of them",
+            metrics.hooks.clone(),
         );
         registry.register("watches_open", "Open watches", metrics.open_watches.clone());
         registry.register("armed", "Whether flipback as a whole is armed", metrics.armed.clone());

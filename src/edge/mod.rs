@@ -2,6 +2,8 @@
 
 pub mod actuators;
 pub mod api;
+pub mod detectors;
+pub mod hooks;
 pub mod inbox;
 pub mod metrics;
 pub mod notify;

@@ -3,11 +3,11 @@
 use super::brakes::Book;
 use super::message::{Answer, Command, CommandId};
 use super::watch::{Phase, Turn, Watch};
-use super::{Echo, Engine, REMEMBERED_PER_SERVICE};
+use super::{Echo, Engine, Live, REMEMBERED_PER_SERVICE};
 use crate::domain::baseline::Baseline;
 use crate::domain::notice::NoticeReason;
-use crate::domain::service::Service;
-use crate::domain::switch::{Announcement, ServiceName, Slot, SwitchId};
+use crate::domain::service::{Service, Slots};
+use crate::domain::switch::{Announcement, FlagName, Kind, Lane, ServiceName, Slot, SwitchId};
 use crate::domain::time::{Span, Timestamp};
 use crate::domain::verdict::Outcome;
 use crate::planted::{self, Bug};
@@ -27,11 +27,11 @@ impl Engine {
         // What a watch of another event answered for as well.
         let taken_for = match &answer {
             Answer::Known { switch } => a.event_id.is_some() && !self.was_announced_as(switch, a),
-            Answer::OwnHand { .. } | Answer::Reverted { .. } => true,
+            Answer::OwnHand { .. } | Answer::Reverted { .. } | Answer::Stepped { .. } => true,
             _ => false,
         };
         if taken_for {
-            let echoes = &mut self.memory.entry(a.service.clone()).or_default().echoes;
+            let echoes = &mut self.memory.entry(a.lane()).or_default().echoes;
             if !echoes.iter().any(|echo| echo.announcement == *a) {
                 echoes.push_back(Echo { at: now, announcement: a.clone(), answer: answer.clone() });
             }
@@ -42,9 +42,52 @@ impl Engine {
         answer
     }
 
+    /// Why what flipback knows of the traffic speaks against it.
+    fn contradicts_live(&self, a: &Announcement) -> Option<String> {
+        let live = self.memory.get(&a.lane())?.live.as_ref()?;
+        // What a detector saw may be this very switch, made before flipback looked for the first time.
+        let made = live.watch.is_none() && live.slot == a.new;
+        if live.slot == a.old || made || a.assume_old {
+            return None;
+        }
+        let from = live.watch.as_ref().map_or("seen by its detector".to_owned(), |id| format!("watch {id}"));
+        Some(format!(
+            "{} is on {} as far as flipback knows ({from}), not on {}; if it was moved without an announcement, announce again with assume_old (--assume-old)",
+            a.lane(),
+            live.slot,
+            a.old
+        ))
+    }
+
+    /// The service as this switch is to be watched, and for a flag the slot that is read for it.
+    pub(super) fn to_watch(&self, service: Service, a: &Announcement) -> Result<(Service, Option<Slot>), Answer> {
+        let Kind::Flag(flag) = &a.kind else { return Ok((service, None)) };
+        let plan = service.flags.get(flag).cloned().unwrap_or_default();
+        let lane = Lane::traffic(&a.service);
+        let open = self.watches.values().find(|w| w.announcement.lane() == lane).map(|w| &w.announcement.new);
+        let only = match &service.slots {
+            Slots::Named(named) if named.len() == 1 => named.keys().next(),
+            Slots::Named(_) | Slots::Versions => None,
+        };
+        let serves = open.or_else(|| self.live_slot(&a.service)).or(only).cloned();
+        if serves.is_none() && service.metrics.by_slot() {
+            let text = format!(
+                "which slot of {} has the traffic is not known yet: its first switch tells, or a detector ([[service.detect]])",
+                a.service
+            );
+            return Err(Answer::Refused { field: "service".into(), text });
+        }
+        Ok((Service { plan, ..service }, serves))
+    }
+
+    /// What a repeat says more than the first word of a switch is taken into its watch.
+    fn adopt(&mut self, now: Timestamp, switch: &SwitchId, a: &Announcement, commands: &mut Vec<Command>) {
+        self.with(now, &CommandId { switch: switch.clone(), n: 0 }, commands, |watch, turn| watch.adopt(a, turn));
+    }
+
     fn was_announced_as(&self, switch: &SwitchId, a: &Announcement) -> bool {
         let open = self.watches.get(switch).map(|w| &w.announcement);
-        let past = self.memory.get(&a.service).and_then(|m| m.past.iter().find(|p| p.switch == *switch));
+        let past = self.memory.get(&a.lane()).and_then(|m| m.past.iter().find(|p| p.switch == *switch));
         open.or(past.map(|p| &p.announcement)).is_some_and(|known| known.event_id == a.event_id)
     }
 
@@ -52,45 +95,34 @@ impl Engine {
         let Some(service) = self.services.get(&a.service).cloned() else {
             return Answer::NotFound { text: self.no_service(&a.service) };
         };
-        for (field, slot) in [("old", &a.old), ("new", &a.new)] {
-            if !service.slots.knows(slot) {
-                let text = match &service.slots {
-                    crate::domain::service::Slots::Named(named) => {
-                        let known: Vec<_> = named.keys().map(Slot::as_str).collect();
-                        format!("{} has no slot {slot}; its slots are {}", a.service, known.join(", "))
-                    }
-                    crate::domain::service::Slots::Versions => format!("{} has no slot {slot}", a.service),
-                };
-                return Answer::Refused { field: field.into(), text };
-            }
-        }
-        if a.old == a.new && (a.version.is_none() || a.version == a.old_version) {
-            return Answer::Refused {
-                field: "version".into(),
-                text: "old and new are the same slot: an in-place release needs a new version".into(),
-            };
+        let fits = match &a.kind {
+            Kind::Traffic => fits_slots(&service, a),
+            Kind::Flag(flag) => fits_flags(&service, flag, a),
+        };
+        if let Err(refused) = fits {
+            return refused;
         }
         if let Some(answer) = self.known_event(now, a).filter(|_| !planted::has(Bug::ForgetEvents)) {
+            if let Answer::Known { switch } = &answer {
+                self.adopt(now, switch, a, commands);
+            }
             return answer;
         }
-        let open = self.watches.values().find(|w| w.is_open() && w.service.name == a.service).map(|w| w.id.clone());
+        let (service, serves) = match self.to_watch(service, a) {
+            Ok(found) => found,
+            Err(refused) => return refused,
+        };
+        let open = self.watches.values().find(|w| w.is_open() && w.announcement.lane() == a.lane());
+        let open = open.map(|w| w.id.clone());
         let (inherited, target) = match open {
             None => {
                 if let Some(answer) = self.own_hand_in_past(now, a) {
                     return answer;
                 }
-                if let Some((live, from)) = self.memory.get(&a.service).and_then(|m| m.live.clone())
-                    && live != a.old
-                    && !a.assume_old
-                {
-                    return Answer::Conflict {
-                        text: format!(
-                            "{} is on {live} as far as flipback knows (watch {from}), not on {}; if it was moved without an announcement, announce again with assume_old (--assume-old)",
-                            a.service, a.old
-                        ),
-                    };
+                if let Some(text) = self.contradicts_live(a) {
+                    return Answer::Conflict { text };
                 }
-                (None, Ok(a.old.clone()))
+                (None, way_back(a))
             }
             Some(id) => match self.meet_open(now, &id, a, commands) {
                 Met::Answer(answer) => return answer,
@@ -113,7 +145,7 @@ impl Engine {
         let armed = self.is_armed(&a.service);
         let quarantine = self.brakes.quarantine(now, a);
         let mut turn = Turn { now, armed, brakes: &mut self.brakes, commands };
-        let mut watch = Watch::open(id.clone(), a.clone(), service, target, inherited, &mut turn);
+        let mut watch = Watch::open(id.clone(), a.clone(), service, serves, target, inherited, &mut turn);
         if let Some(why) = quarantine {
             watch.record(now, "quarantined", why);
             watch.notify(NoticeReason::Quarantined, &mut turn);
@@ -133,7 +165,7 @@ impl Engine {
             }
         }
         // What was looked after until now is this switch's to move.
-        self.guards.retain(|_, guard| *guard.service() != a.service);
+        self.guards.retain(|_, guard| guard.lane() != a.lane());
         self.touched.insert(id.clone());
         self.watches.insert(id.clone(), watch);
         Answer::Accepted { switch: id }
@@ -153,15 +185,15 @@ impl Engine {
         let open = self
             .watches
             .values()
-            .filter(|w| w.service.name == a.service)
+            .filter(|w| w.announcement.lane() == a.lane())
             .map(|w| (&w.id, &w.announcement, w.opened_at, true));
         let past = self
             .memory
-            .get(&a.service)
+            .get(&a.lane())
             .into_iter()
             .flat_map(|m| &m.past)
             .map(|p| (&p.switch, &p.announcement, p.announced_at, false));
-        let echoes = self.memory.get(&a.service).into_iter().flat_map(|m| &m.echoes);
+        let echoes = self.memory.get(&a.lane()).into_iter().flat_map(|m| &m.echoes);
         for echo in echoes {
             let known = &echo.announcement;
             let by_id = a.event_id.is_some() && known.event_id == a.event_id;
@@ -190,7 +222,8 @@ impl Engine {
             // A repeat is of the switch under way or of the last one; a switch that was undone since
             // and is tried again is a new one.
             let fresh = now.since(at) < REPEAT_WITHIN && (is_open || self.is_last(a, id));
-            if no_ids && same && fresh {
+            let fresh = fresh || (is_open && (known.detected || a.detected));
+            if no_ids && (same || told_after(known, a)) && fresh {
                 return Some(Answer::Known { switch: id.clone() });
             }
         }
@@ -198,9 +231,9 @@ impl Engine {
     }
 
     fn is_last(&self, a: &Announcement, id: &SwitchId) -> bool {
-        let Some(memory) = self.memory.get(&a.service) else { return false };
+        let Some(memory) = self.memory.get(&a.lane()) else { return false };
         // With a newer switch under way the same words mean that somebody went back.
-        let newer = self.watches.values().any(|w| w.service.name == a.service);
+        let newer = self.watches.values().any(|w| w.announcement.lane() == a.lane());
         !newer
             && memory.past.back().is_some_and(|p| {
                 p.switch == *id
@@ -209,7 +242,7 @@ impl Engine {
     }
 
     fn own_hand_in_past(&self, now: Timestamp, a: &Announcement) -> Option<Answer> {
-        let past = self.memory.get(&a.service)?.past.back()?;
+        let past = self.memory.get(&a.lane())?.past.back()?;
         let rolled_back = matches!(
             past.outcome,
             Outcome::RolledBackRecovered
@@ -235,13 +268,18 @@ impl Engine {
                 let why = format!("reverted: {} announced {} → {}", a.source, a.old, a.new);
                 watch.end(Outcome::Cancelled { why }, NoticeReason::Cancelled, turn);
             });
-            self.memory.entry(a.service.clone()).or_default().live = Some((a.new.clone(), id.clone()));
+            let live = Live { slot: a.new.clone(), watch: Some(id.clone()) };
+            self.memory.entry(a.lane()).or_default().live = Some(live);
             return Met::Answer(Answer::Reverted { switch: id.clone() });
         }
         if acting {
             return Met::Answer(Answer::Conflict {
                 text: format!("{id} is being rolled back to {first_old}; announce after it has ended"),
             });
+        }
+        if steps(&watch.announcement, a) {
+            self.with(now, &CommandId { switch: id.clone(), n: 0 }, commands, |watch, turn| watch.ramp(a, turn));
+            return Met::Answer(Answer::Stepped { switch: id.clone() });
         }
         if a.old != first_new {
             return Met::Answer(Answer::Conflict {
@@ -281,7 +319,7 @@ impl Engine {
     fn is_reverse(&self, first: &Announcement, second: &Announcement) -> bool {
         let Some(version) = &second.version else { return swaps(first, second) };
         let before = first.old_version.as_ref().or_else(|| {
-            let past = self.memory.get(&first.service)?.past.iter().rev();
+            let past = self.memory.get(&first.lane())?.past.iter().rev();
             past.map(|p| &p.announcement).find(|a| a.new == first.old)?.version.as_ref()
         });
         swaps(first, second) && before == Some(version)
@@ -310,9 +348,67 @@ fn used_for_another(a: &Announcement, id: Option<&SwitchId>) -> Answer {
     Answer::Conflict { text: format!("event id {event} was used for another switch ({id})") }
 }
 
-/// Same service, slots and version. An id of its own does not make it another switch.
+/// Same lane, slots, version and share. An id of its own does not make it another switch.
 fn same_switch(a: &Announcement, b: &Announcement) -> bool {
-    a.service == b.service && a.old == b.old && a.new == b.new && a.version == b.version
+    a.lane() == b.lane() && a.old == b.old && a.new == b.new && a.version == b.version && a.share() == b.share()
+}
+
+/// A switch that a detector saw, announced afterwards with more to say (or the other way round).
+fn told_after(known: &Announcement, a: &Announcement) -> bool {
+    let versions = known.version.is_none() || a.version.is_none() || known.version == a.version;
+    (known.detected || a.detected)
+        && known.lane() == a.lane()
+        && (&known.old, &known.new) == (&a.old, &a.new)
+        && versions
+        && known.share() == a.share()
+}
+
+/// Another share of the same release's traffic.
+fn steps(open: &Announcement, a: &Announcement) -> bool {
+    let versions = a.version.is_none() || open.version.is_none() || open.version == a.version;
+    (&open.old, &open.new) == (&a.old, &a.new) && open.old != open.new && versions
+}
+
+/// Where a rollback of it goes.
+fn way_back(a: &Announcement) -> Result<Slot, String> {
+    if a.old == a.new {
+        return Err(format!("in place: {} is overwritten, there is no other slot to go back to", a.old));
+    }
+    Ok(a.old.clone())
+}
+
+fn fits_slots(service: &Service, a: &Announcement) -> Result<(), Answer> {
+    for (field, slot) in [("old", &a.old), ("new", &a.new)] {
+        if !service.slots.knows(slot) {
+            let text = match &service.slots {
+                Slots::Named(named) => {
+                    let known: Vec<_> = named.keys().map(Slot::as_str).collect();
+                    format!("{} has no slot {slot}; its slots are {}", a.service, known.join(", "))
+                }
+                Slots::Versions => format!("{} has no slot {slot}", a.service),
+            };
+            return Err(Answer::Refused { field: field.into(), text });
+        }
+    }
+    if a.old == a.new && (a.version.is_none() || a.version == a.old_version) {
+        let text = "old and new are the same slot: an in-place release needs a new version".into();
+        return Err(Answer::Refused { field: "version".into(), text });
+    }
+    Ok(())
+}
+
+fn fits_flags(service: &Service, flag: &FlagName, a: &Announcement) -> Result<(), Answer> {
+    if !service.flags.contains_key(flag) {
+        let known: Vec<_> = service.flags.keys().map(FlagName::as_str).collect();
+        let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+        let text = format!("{} has no flag {flag} in the configuration; known: {known}", a.service);
+        return Err(Answer::Refused { field: "flag".into(), text });
+    }
+    if a.old == a.new {
+        let text = format!("old and new are the same variation of {flag}");
+        return Err(Answer::Refused { field: "new".into(), text });
+    }
+    Ok(())
 }
 
 /// The slots are each other's. After flipback moved the traffic back nobody switches away from the

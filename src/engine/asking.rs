@@ -36,8 +36,8 @@ impl Watch {
             id,
             ask: BaselineAsk {
                 service: self.service.name.clone(),
-                slot: self.announcement.old.clone(),
-                other: self.announcement.new.clone(),
+                slot: self.serves.clone().unwrap_or_else(|| self.announcement.old.clone()),
+                other: self.serves.clone().unwrap_or_else(|| self.announcement.new.clone()),
                 metrics: self.service.metrics.clone(),
                 before: self.announcement.switched_at.unwrap_or(self.opened_at),
                 soak: policy.soak,
@@ -54,12 +54,16 @@ impl Watch {
         self.next_tick = turn.now + self.tick.max(Span::from_secs(1));
         let timeout = OBSERVE_TIMEOUT.min(self.tick.max(Span::from_secs(2)));
         for is_new in [true, false] {
+            if !is_new && !self.tells_slots_apart() && !matches!(self.phase, Phase::Recovering(_)) {
+                continue; // the same series once more would be a control of itself
+            }
             let cursor = if is_new { &self.new_cursor } else { &self.old_cursor };
             if cursor.asked_within(turn.now, timeout) {
                 continue; // one question in flight per slot
             }
             let id = self.command_id();
             let slot = match (is_new, &self.phase) {
+                _ if self.serves.is_some() => self.serves.as_ref().unwrap_or(&self.announcement.new),
                 (true, _) => &self.announcement.new,
                 // After the rollback it is the target that must be well; before, the share of the
                 // traffic is between the two slots of the switch.
@@ -95,7 +99,12 @@ impl Watch {
     pub(super) fn ask_health(&mut self, turn: &mut Turn<'_>) {
         self.next_health = turn.now + self.tick.min(HEALTH_EVERY_MAX);
         for is_new in [true, false] {
-            let slot = if is_new { &self.announcement.new } else { self.way_back() };
+            let slot = match &self.serves {
+                Some(_) if !is_new => continue,
+                Some(serves) => serves,
+                None if is_new => &self.announcement.new,
+                None => self.way_back(),
+            };
             let Some(check) = self.service.slots.spec(slot).and_then(|spec| spec.health.clone()) else { continue };
             let slot = slot.clone();
             // A slow answer is an answer: it is waited for, or a slot that hangs would never be heard.
@@ -115,6 +124,11 @@ impl Watch {
             self.probe_asked = Some(id.clone());
             turn.commands.push(Command::Probe { id, probe });
         }
+    }
+
+    /// Whether the series of the new and of the old side are not the same.
+    pub(super) fn tells_slots_apart(&self) -> bool {
+        self.service.metrics.by_slot() && self.serves.is_none() && self.announcement.old != self.announcement.new
     }
 
     /// The first step's probe, resolved for this switch.
@@ -173,6 +187,6 @@ impl Watch {
     /// Whether the fast phase is over and a long one goes on.
     pub(super) fn is_long(&self, now: Timestamp) -> bool {
         let policy = &self.service.policy;
-        !policy.long.is_zero() && self.cut_over_at.is_some_and(|at| now >= at + policy.soak)
+        !policy.long.is_zero() && self.stage_began().is_some_and(|at| now >= at + policy.soak)
     }
 }

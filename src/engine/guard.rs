@@ -9,7 +9,7 @@ use super::rollback::resolve_probe;
 use super::watch::Watch;
 use crate::domain::notice::{Notice, NoticeKey, NoticeReason};
 use crate::domain::plan::{Probe, ProbeReading};
-use crate::domain::switch::{ServiceName, SwitchId};
+use crate::domain::switch::{Lane, SwitchId};
 use crate::domain::time::{Span, Timestamp};
 use crate::domain::view::{TimelineEvent, WatchView};
 use crate::planted::{self, Bug};
@@ -83,8 +83,8 @@ impl Guard {
         })
     }
 
-    pub fn service(&self) -> &ServiceName {
-        &self.view.switch.service
+    pub fn lane(&self) -> Lane {
+        self.view.switch.lane()
     }
 
     pub fn next_deadline(&self) -> Timestamp {

@@ -14,7 +14,7 @@ use crate::domain::notice::Notice;
 use crate::domain::plan::{AttemptId, AttemptState, Exec, HealthCheck, HealthReading, Probe, ProbeReading};
 use crate::domain::service::{Metrics, Service, SlotSpec};
 use crate::domain::signal::{Observation, SourceClock};
-use crate::domain::switch::{Announcement, ServiceName, Slot, SwitchId};
+use crate::domain::switch::{Alert, Announcement, ServiceName, Sighting, Slot, SwitchId};
 use crate::domain::time::{Span, Timestamp};
 use crate::domain::verdict::Outcome;
 
@@ -46,6 +46,21 @@ pub enum Input {
     Announced {
         request: RequestId,
         announcement: Announcement,
+    },
+    /// What a detector sees now, and did not see before: where the traffic is, or which version runs.
+    Sighted {
+        service: ServiceName,
+        by: String,
+        seen: Sighting,
+    },
+    /// An outside judge says that a service is bad.
+    Accused {
+        request: RequestId,
+        service: ServiceName,
+        by: String,
+        alerts: Vec<Alert>,
+        /// The operator lets these alerts move traffic; otherwise they are only noted.
+        acts: bool,
     },
     /// `approve` or `decline` of an open question.
     Answered {
@@ -228,6 +243,10 @@ pub enum Answer {
     Reverted {
         switch: SwitchId,
     },
+    /// The next step of a ramp: the open watch goes on with it.
+    Stepped {
+        switch: SwitchId,
+    },
     Done {
         text: String,
     },
@@ -257,7 +276,8 @@ impl Answer {
             Answer::Accepted { switch }
             | Answer::Known { switch }
             | Answer::OwnHand { switch }
-            | Answer::Reverted { switch } => Some(switch),
+            | Answer::Reverted { switch }
+            | Answer::Stepped { switch } => Some(switch),
             Answer::Done { .. }
             | Answer::NotFound { .. }
             | Answer::Conflict { .. }

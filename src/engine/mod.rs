@@ -8,9 +8,11 @@ mod control;
 mod guard;
 pub mod message;
 mod orders;
+mod ramp;
 mod readings;
 mod rollback;
 mod sight;
+mod sighted;
 #[cfg(test)]
 pub(crate) mod timelines;
 mod verdicts;
@@ -22,7 +24,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use serde::{Deserialize, Serialize};
 
 use crate::domain::service::{Service, Slots};
-use crate::domain::switch::{Announcement, ServiceName, Slot, SwitchId};
+use crate::domain::switch::{Announcement, Lane, ServiceName, Sighting, Slot, SwitchId, Version};
 use crate::domain::time::Timestamp;
 use crate::domain::verdict::Outcome;
 use crate::domain::view::WatchView;
@@ -37,7 +39,7 @@ const REMEMBERED_PER_SERVICE: usize = 64;
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Engine {
     services: BTreeMap<ServiceName, Service>,
-    memory: BTreeMap<ServiceName, Memory>,
+    memory: BTreeMap<Lane, Memory>,
     watches: BTreeMap<SwitchId, Watch>,
     /// Ever given out; an id is never used twice.
     switches: u64,
@@ -55,15 +57,27 @@ pub struct Engine {
     ended: Vec<WatchView>,
 }
 
-/// What outlives a service's watches.
+/// What outlives the watches of a lane.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 struct Memory {
+    /// Of a service: its flags go with it.
     disarmed: bool,
-    /// Where the traffic is, as far as flipback knows, and from which watch.
-    live: Option<(Slot, SwitchId)>,
+    /// Where the traffic is, as far as flipback knows.
+    live: Option<Live>,
+    /// What its detectors saw last, by the detector's name.
+    sighted: BTreeMap<String, Sighting>,
+    /// The version that a detector saw last.
+    version: Option<Version>,
     past: VecDeque<Past>,
     /// Events that opened no watch of their own: a repeat gets the same answer.
     echoes: VecDeque<Echo>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Live {
+    slot: Slot,
+    /// The watch that left it there; `None`: a detector saw it.
+    watch: Option<SwitchId>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -117,6 +131,11 @@ impl Engine {
             Input::Space { low } => self.space_low = *low,
             Input::Announced { request, announcement } => {
                 let answer = self.announced(now, announcement, &mut commands);
+                commands.push(Command::Reply { request: *request, answer });
+            }
+            Input::Sighted { service, by, seen } => self.sighted(now, service, by, seen, &mut commands),
+            Input::Accused { request, service, by, alerts, acts } => {
+                let answer = self.accused(now, service, by, alerts, *acts, &mut commands);
                 commands.push(Command::Reply { request: *request, answer });
             }
             Input::Answered { request, switch, approve, by } => {
@@ -201,7 +220,11 @@ impl Engine {
     }
 
     pub fn is_armed(&self, service: &ServiceName) -> bool {
-        !self.disarmed_all && !self.memory.get(service).is_some_and(|memory| memory.disarmed)
+        !self.disarmed_all && !self.is_disarmed(service)
+    }
+
+    fn is_disarmed(&self, service: &ServiceName) -> bool {
+        self.memory.get(&Lane::traffic(service)).is_some_and(|memory| memory.disarmed)
     }
 
     /// For a planted bug.
@@ -212,7 +235,7 @@ impl Engine {
 
     /// Where the service's traffic is, as far as flipback knows.
     pub fn live_slot(&self, service: &ServiceName) -> Option<&Slot> {
-        self.memory.get(service)?.live.as_ref().map(|(slot, _)| slot)
+        self.memory.get(&Lane::traffic(service))?.live.as_ref().map(|live| &live.slot)
     }
 
     // ------------------------------------------------------------------ plumbing
@@ -226,8 +249,8 @@ impl Engine {
     ) {
         // An answer to a watch that has ended is late: nobody waits for it.
         let Some(watch) = self.watches.get_mut(&id.switch) else { return };
-        let service = watch.service.name.clone();
-        let armed = !self.disarmed_all && !self.memory.get(&service).is_some_and(|memory| memory.disarmed);
+        let lane = Lane::traffic(&watch.service.name);
+        let armed = !self.disarmed_all && !self.memory.get(&lane).is_some_and(|memory| memory.disarmed);
         let before = watch.shown();
         act(watch, &mut Turn { now, armed, brakes: &mut self.brakes, commands });
         if watch.shown() != before {
@@ -268,7 +291,9 @@ impl Engine {
     }
 
     fn marks(&self) -> Command {
-        let disarmed = self.memory.iter().filter(|(_, m)| m.disarmed).map(|(name, _)| name.clone()).collect();
+        // Of services that are in the configuration no more as well: a step of theirs may be under way.
+        let named = self.memory.iter().filter(|(_, m)| m.disarmed).map(|(lane, _)| lane.to_string());
+        let disarmed = named.filter_map(|name| ServiceName::try_new(name).ok()).collect();
         Command::MarkDisarmed { all: self.disarmed_all, services: disarmed }
     }
 
@@ -280,22 +305,26 @@ impl Engine {
             self.touched.remove(&id);
             self.ended.push(watch.view());
             let Some((ended_at, outcome)) = watch.ended().map(|(at, o)| (at, o.clone())) else { continue };
-            let memory = self.memory.entry(watch.service.name.clone()).or_default();
+            let share = watch.share();
+            let memory = self.memory.entry(watch.announcement.lane()).or_default();
             let old = watch.target.as_ref().unwrap_or(&watch.announcement.old);
             match &outcome {
                 Outcome::RolledBackRecovered | Outcome::RolledBackNotRecovered | Outcome::RolledBackUnseen => {
-                    memory.live = Some((old.clone(), id.clone()));
+                    memory.live = Some(Live { slot: old.clone(), watch: Some(id.clone()) });
                     if let Some(guard) = guard::Guard::of(&watch, now) {
                         self.guards.insert(id.clone(), guard);
                     }
                 }
                 Outcome::Passed { .. } | Outcome::Withheld { .. } | Outcome::Unjudged { .. } => {
-                    memory.live = Some((watch.announcement.new.clone(), id.clone()));
+                    // A ramp that stopped half-way left most of the traffic where it was.
+                    let most = if share.fraction() > 0.5 { &watch.announcement.new } else { old };
+                    memory.live = Some(Live { slot: most.clone(), watch: Some(id.clone()) });
                 }
                 // A cancelled watch was reverted (its caller sets where the traffic is) or given up by
                 // a person; a failed rollback may be anywhere; an unconfirmed switch as well.
-                Outcome::Superseded | Outcome::Cancelled { .. } => {}
-                Outcome::RollbackFailed { .. } | Outcome::Unconfirmed { .. } => memory.live = None,
+                Outcome::Superseded => {}
+                Outcome::Cancelled { .. } => memory.live = memory.seen_live().or(memory.live.take()),
+                Outcome::RollbackFailed { .. } | Outcome::Unconfirmed { .. } => memory.live = memory.seen_live(),
             }
             memory.past.push_back(Past {
                 switch: id,
@@ -344,7 +373,7 @@ impl Engine {
                 "flipback".to_owned()
             }
             Some(name) if self.services.contains_key(name) => {
-                self.memory.entry(name.clone()).or_default().disarmed = !armed;
+                self.memory.entry(Lane::traffic(name)).or_default().disarmed = !armed;
                 name.to_string()
             }
             Some(name) => return Answer::NotFound { text: self.no_service(name) },
@@ -400,6 +429,14 @@ impl Engine {
     fn no_service(&self, name: &ServiceName) -> String {
         let known: Vec<_> = self.services.keys().map(ServiceName::as_str).collect();
         format!("there is no service {name} in the configuration; known: {}", known.join(", "))
+    }
+}
+
+impl Memory {
+    /// Where its detectors see the traffic.
+    fn seen_live(&self) -> Option<Live> {
+        let slot = self.sighted.values().find_map(|seen| seen.most())?;
+        Some(Live { slot: slot.clone(), watch: None })
     }
 }
 

@@ -32,7 +32,12 @@ impl Engine {
         let Some(service) = self.services.get(name).cloned() else {
             return Answer::NotFound { text: self.no_service(name) };
         };
-        if let Some(open) = self.watches.values().find(|w| w.service.name == *name) {
+        let (service, serves) = match self.to_watch(service, &past.announcement) {
+            Ok(found) => found,
+            Err(refused) => return refused,
+        };
+        let lane = past.announcement.lane();
+        if let Some(open) = self.watches.values().find(|w| w.announcement.lane() == lane) {
             return conflict(format!("{name} was switched again since ({}): order that one back", open.id));
         }
         if !is_last {
@@ -51,6 +56,9 @@ impl Engine {
             | Outcome::Unjudged { .. }
             | Outcome::Unconfirmed { .. } => {}
         }
+        if past.announcement.old == past.announcement.new {
+            return conflict(format!("{switch} was in place: there is no other slot to go back to"));
+        }
         if service.plan.steps.is_empty() {
             return conflict(format!("{name} has no rollback steps: move the traffic by hand"));
         }
@@ -64,9 +72,10 @@ impl Engine {
         let announcement =
             Announcement { event_id: None, source: format!("order over {switch}"), ..past.announcement.clone() };
         let mut turn = Turn { now, armed: true, brakes: &mut self.brakes, commands };
-        let mut watch = Watch::open(id.clone(), announcement, service, Ok(past.back_to.clone()), None, &mut turn);
+        let back_to = Ok(past.back_to.clone());
+        let mut watch = Watch::open(id.clone(), announcement, service, serves, back_to, None, &mut turn);
         start(&mut watch, &format!("{said}, over {switch} ({})", past.outcome), &mut turn);
-        self.guards.retain(|_, guard| guard.service() != name);
+        self.guards.retain(|_, guard| guard.lane() != lane);
         self.touched.insert(id.clone());
         self.watches.insert(id.clone(), watch);
         Answer::Done { text: format!("{id}: rolling back {name} to {}, over {switch}", past.back_to) }

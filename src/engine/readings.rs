@@ -165,7 +165,7 @@ impl Watch {
             return;
         }
         self.idle = self.idle + cell.to.since(cell.from);
-        let missed = self.baseline().map_or(0.0, Baseline::rate) * self.idle.as_secs_f64();
+        let missed = self.baseline().map_or(0.0, Baseline::rate) * self.share().fraction() * self.idle.as_secs_f64();
         if self.idle >= TRAFFIC_LOST_AFTER && missed >= TRAFFIC_MISSED_MIN && !self.idle_told {
             self.idle_told = true;
             let text = format!(
@@ -190,11 +190,11 @@ impl Watch {
     // ------------------------------------------------------------------ cut-over
 
     pub(super) fn confirm_by_traffic(&mut self, turn: &mut Turn<'_>) {
-        if !matches!(self.phase, Phase::CuttingOver { .. }) || !self.service.metrics.by_slot() {
+        if !matches!(self.phase, Phase::CuttingOver { .. }) || !self.tells_slots_apart() {
             return;
         }
         let (Some(new), Some(old)) = (self.new_cursor.rate, self.old_cursor.rate) else { return };
-        if new > 0.0 && new > old {
+        if new > 0.0 && new / (new + old) > self.share().fraction() / 2.0 {
             let share = 100.0 * new / (new + old);
             let text = format!("{share:.0} % of the requests go to {}", self.announcement.new);
             // It moved within the tick that shows it, not when the answer came; no earlier than was told.
@@ -220,13 +220,17 @@ impl Watch {
     /// The time to confirm is over.
     pub(super) fn settle_cut_over(&mut self, turn: &mut Turn<'_>) {
         let within = self.service.policy.confirm_within;
-        let old_keeps = self.old_cursor.rate.is_some_and(|old| old > 0.0 && self.new_cursor.rate.unwrap_or(0.0) < old);
-        match &self.last_probe {
+        let new = self.new_cursor.rate.unwrap_or(0.0);
+        let half = self.share().fraction() / 2.0;
+        let old_keeps = self.old_cursor.rate.is_some_and(|old| old > 0.0 && new / (new + old) < half);
+        // What shows the active slot says nothing of a part of the traffic.
+        let probe = self.last_probe.as_ref().filter(|_| self.share().is_all());
+        match probe {
             Some(ProbeReading::Shows(line)) => {
                 let why = format!("the probe still shows {line:?} after {within}, not {}", self.announcement.new);
                 self.end(Outcome::Unconfirmed { why }, NoticeReason::Unconfirmed, turn);
             }
-            Some(ProbeReading::Unreadable(_)) | None if old_keeps && self.service.metrics.by_slot() => {
+            Some(ProbeReading::Unreadable(_)) | None if old_keeps && self.tells_slots_apart() => {
                 let why = format!("{} still has the traffic after {within}", self.announcement.old);
                 self.end(Outcome::Unconfirmed { why }, NoticeReason::Unconfirmed, turn);
             }

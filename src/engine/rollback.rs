@@ -158,12 +158,18 @@ pub(super) fn on_probed(watch: &mut Watch, id: &CommandId, reading: &ProbeReadin
     let Some(spec) = current_step(watch).and_then(|step| step.probe.clone()) else { return false };
     let old_word = spec.expect.word(&target(watch)).to_owned();
     let new_word = spec.expect.word(&watch.announcement.new).to_owned();
+    // In a ramp the probe of "the active slot" cannot show a part of the traffic: the requests themselves do.
+    let serves_a_part = !watch.share().is_all() && watch.new_cursor.rate.is_some_and(|rate| rate > 0.0);
     let Some(rollback) = rollback_of(watch) else { return false };
     let (first_step, first_attempt) = (rollback.step == 0, rollback.attempt == 0);
     match &mut rollback.stage {
         Stage::Preflight { probe, asked, again_at, .. } if asked.as_ref() == Some(id) => {
             *asked = None;
             match reading {
+                _ if serves_a_part && first_attempt => {
+                    *probe = ProbeNeed::Satisfied;
+                    ask(watch, turn);
+                }
                 ProbeReading::Shows(line) if *line == new_word => {
                     *probe = ProbeNeed::Satisfied;
                     ask(watch, turn);
@@ -461,6 +467,7 @@ fn intend(watch: &mut Watch, step: &Step, turn: &mut Turn<'_>) {
 fn preflight_words(watch: &Watch, step: &Step) -> String {
     let to = target(watch);
     let probe = match step.probe {
+        Some(_) if !watch.share().is_all() => format!("requests go to {}", watch.announcement.new),
         Some(_) => format!("the probe shows {}", watch.announcement.new),
         None => "no probe".to_owned(),
     };

@@ -67,7 +67,8 @@ impl Watch {
         if !self.may_judge() {
             return;
         }
-        if let Some(since) = self.rule.breached_since() {
+        let accused = self.accusation.as_ref().and_then(|e| e.since);
+        if let Some(since) = self.rule.breached_since().or(accused) {
             self.on_breach(since, turn);
         }
     }
@@ -84,6 +85,7 @@ impl Watch {
         let ticks = self.service.policy.limits.ticks;
         let mut evidence = self.rule.evidence();
         evidence.push(self.new_alive.evidence(ticks));
+        evidence.extend(self.accusation.clone());
         let broken: Vec<String> =
             evidence.iter().filter(|e| e.state == SignalState::Breached).map(super::view::one_line).collect();
         let broken_signals: Vec<Evidence> =
@@ -148,6 +150,15 @@ impl Watch {
 
     // ------------------------------------------------------------------ ends
 
+    /// How long is watched in all, when the present stretch is to be watched for so long: what came before it
+    /// in a ramp must have been seen as well.
+    fn planned(&self, stretch: Span) -> Span {
+        match (self.stage_at, self.cut_over_at) {
+            (Some(stage), Some(cut_over)) => stage.since(cut_over) + stretch,
+            _ => stretch,
+        }
+    }
+
     /// Whether a soak of this length has shown what it must (and then whether only by health checks), or
     /// why not.
     pub(super) fn has_shown(&self, planned: Span) -> Result<bool, String> {
@@ -188,7 +199,7 @@ impl Watch {
         if turn.now < ends_at {
             return;
         }
-        let why = match self.has_shown(self.service.policy.phases().whole()) {
+        let why = match self.has_shown(self.planned(self.service.policy.phases().whole())) {
             Ok(by_checks_only) => return self.pass(by_checks_only, turn),
             Err(why) => why,
         };
@@ -212,7 +223,7 @@ impl Watch {
             self.tick = tick;
             self.record(turn.now, "long_phase", format!("the fast phase of {soak} is over; ticks of {tick} from here"));
         }
-        if !self.fast_passed && self.has_shown(soak).is_ok() {
+        if !self.fast_passed && self.has_shown(self.planned(soak)).is_ok() {
             self.fast_passed = true;
             self.record(turn.now, "fast_passed", "the fast phase was good".into());
         }

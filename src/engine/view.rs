@@ -45,9 +45,11 @@ impl Watch {
         let ended = self.ended();
         let mut evidence = self.rule.evidence();
         evidence.push(self.new_alive.evidence(policy.limits.ticks));
+        evidence.extend(self.accusation.clone());
         WatchView {
             id: self.id.clone(),
             switch: self.announcement.clone(),
+            share_percent: (!self.share().is_all()).then_some(self.share()),
             back_to: self.way_back().clone(),
             mode: policy.mode,
             metrics: self.service.metrics.clone(),
@@ -55,7 +57,8 @@ impl Watch {
             verdict: self.verdict(),
             opened_at: self.opened_at,
             cut_over_at: self.cut_over_at,
-            soak_ends_at: self.cut_over_at.unwrap_or(self.opened_at) + policy.phases().whole(),
+            soak_ends_at: self.stage_began().unwrap_or(self.opened_at) + policy.phases().whole(),
+            fast_passed: self.fast_passed,
             rule: policy.rule,
             soak: policy.soak,
             long: policy.long,
@@ -83,6 +86,9 @@ pub(super) fn one_line(e: &Evidence) -> String {
         Signal::Latency(_) => format!("{:.0} ms", v * 1000.0),
         Signal::Traffic | Signal::Alive | Signal::Custom(_) => format!("{v}"),
     };
+    if let (Signal::Custom(_), None, Some(said)) = (&e.signal, e.value, &e.remark) {
+        return said.clone(); // an alert: its own words
+    }
     if e.signal == Signal::Alive {
         let why = e.remark.as_deref().unwrap_or("its health check fails");
         return format!("slot down: {why} ({} answers in a row)", e.ticks_above);

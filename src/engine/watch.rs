@@ -13,9 +13,9 @@ use crate::domain::notice::{Notice, NoticeKey, NoticeReason};
 use crate::domain::plan::{HealthReading, ProbeReading, StepRecord};
 use crate::domain::service::Service;
 use crate::domain::signal::{Observation, SourceClock};
-use crate::domain::switch::{Announcement, Slot, SwitchId};
+use crate::domain::switch::{Announcement, Kind, Percent, Slot, SwitchId};
 use crate::domain::time::{Span, Timestamp};
-use crate::domain::verdict::{Outcome, Withheld};
+use crate::domain::verdict::{Evidence, Outcome, Withheld};
 use crate::domain::view::{Breach, Recovery, TimelineEvent};
 use crate::judge::Rule;
 use crate::judge::alive::Alive;
@@ -61,8 +61,16 @@ pub struct Watch {
     pub(super) announcement: Announcement,
     /// Frozen: a reload changes only later watches.
     pub(super) service: Service,
+    /// The slot that is read for a flag's watch: the traffic stays there.
+    pub(super) serves: Option<Slot>,
     /// Where a rollback goes, or why nowhere.
     pub(super) target: Result<Slot, String>,
+    /// The part of the traffic that the new slot is meant to have now, and since when (a ramp's last step).
+    pub(super) share: Percent,
+    pub(super) stage_at: Option<Timestamp>,
+    pub(super) old_end_told: bool,
+    /// An outside judge's word that is allowed to act.
+    pub(super) accusation: Option<Evidence>,
     pub(super) opened_at: Timestamp,
     pub(super) phase: Phase,
     pub(super) cut_over_at: Option<Timestamp>,
@@ -122,6 +130,7 @@ impl Watch {
         id: SwitchId,
         announcement: Announcement,
         service: Service,
+        serves: Option<Slot>,
         target: Result<Slot, String>,
         inherited: Option<Baseline>,
         turn: &mut Turn<'_>,
@@ -133,7 +142,12 @@ impl Watch {
         let policy = &service.policy;
         let clock = SourceClock { skew_ms: 0, settle: Span::from_millis(1500), scrape_interval: None };
         let mut watch = Watch {
+            serves,
             target,
+            share: announcement.share(),
+            stage_at: None,
+            old_end_told: false,
+            accusation: None,
             opened_at: now,
             phase: Phase::CuttingOver { deadline: now + policy.confirm_within },
             cut_over_at: announcement.switched_at,
@@ -172,8 +186,11 @@ impl Watch {
         };
         let a = &watch.announcement;
         let version = a.version.as_ref().map_or(String::new(), |v| format!(", {v}"));
-        let text = format!("{} {} → {}{version}, announced by {}", a.service, a.old, a.new, a.source);
-        watch.record(now, "announced", text);
+        let flag = if let Kind::Flag(flag) = &a.kind { format!(", flag {flag}") } else { String::new() };
+        let part = if a.share().is_all() { String::new() } else { format!(", {} of the traffic", a.share()) };
+        let (kind, verb) = if a.detected { ("detected", "seen") } else { ("announced", "announced") };
+        let text = format!("{}{flag} {} → {}{version}{part}, {verb} by {}", a.service, a.old, a.new, a.source);
+        watch.record(now, kind, text);
         if let Err(why) = &watch.target {
             let text = format!("no rollback is possible: {why}");
             watch.record(now, "no_target", text);
@@ -183,10 +200,12 @@ impl Watch {
             None => watch.ask_baseline(turn),
         }
         watch.next_tick = watch.next_grid_instant(now);
-        if watch.service.plan.steps.is_empty() && !watch.service.metrics.by_slot() {
-            // In place and nothing to ask: the announcement is all there is.
+        let in_place = watch.announcement.old == watch.announcement.new;
+        if in_place || (watch.first_probe().is_none() && !watch.tells_slots_apart()) {
+            // Nothing to ask: the announcement is all there is.
             watch.confirm(now, "taken from the announcement: nothing tells the slots apart", turn);
         }
+        watch.warn_of_the_old_slots_end(turn);
         watch
     }
 
@@ -428,6 +447,7 @@ impl Watch {
         if self.rule.ln_e().is_none() {
             return; // the plain rule states no chance of error
         }
+        let expected = expected * self.share().fraction();
         self.detectable = self.rule.detectable(expected);
         let wanted = policy.limits.must_detect.get();
         let text = match self.detectable {
@@ -438,7 +458,8 @@ impl Watch {
             None => format!("within {whole} about {expected:.0} requests can not even show a total outage"),
         };
         self.record(turn.now, "detectable", text);
-        if self.detectable.is_none_or(|ratio| ratio > wanted) {
+        // The first steps of a ramp can show little: that is what the next ones are for.
+        if self.share().is_all() && self.detectable.is_none_or(|ratio| ratio > wanted) {
             self.notify(NoticeReason::Thin, turn);
         }
     }

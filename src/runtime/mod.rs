@@ -19,6 +19,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::config::settings::DetectorSettings;
 use crate::config::{self, Overrides, Settings};
 use crate::domain::plan::{HealthReading, ProbeReading};
 use crate::domain::service::{Service, SlotSpec, Slots};
@@ -27,13 +28,14 @@ use crate::domain::time::Span;
 use crate::edge::actuators::exec::Executor;
 use crate::edge::actuators::health::HealthChecker;
 use crate::edge::actuators::probe;
-use crate::edge::api::{self, ApiContext, Facts, ReloadRequest, Token};
+use crate::edge::api::{self, ApiContext, Facts, Limiter, ReloadRequest, Token};
+use crate::edge::hooks::Hooks;
 use crate::edge::inbox::Inbox;
 use crate::edge::metrics::Metrics;
 use crate::edge::notify::outbox::{Outbox, Queries};
 use crate::edge::notify::{Mailer, ShownQuery};
 use crate::edge::sources::{Finding, Level, Prometheus, graph_link, shown_query};
-use crate::edge::{schedule, systemd, telemetry};
+use crate::edge::{detectors, schedule, systemd, telemetry};
 use crate::engine::message::{Input, Job};
 use crate::journal::{Journal, JournalError, Reader};
 use disk::Disk;
@@ -45,6 +47,15 @@ use turn::Wheel;
 const CONFIG: i32 = 78;
 const TEMPORARY: i32 = 75;
 const ALREADY_RUNNING: i32 = 73;
+
+/// A delivery costs a commit at most. A pipeline sends one for each deployment, Alertmanager one for each group and
+/// minute; a queue that was held up for an hour comes at once.
+const HOOKS_PER_S: f64 = 50.0;
+const HOOKS_BURST: f64 = 200.0;
+
+/// What the journal can make durable in a second with room to spare: a caller beyond it is told to come back.
+const ANNOUNCEMENTS_PER_S: f64 = 1000.0;
+const ANNOUNCEMENTS_BURST: f64 = 2000.0;
 
 /// Readings and mails under way when the daemon is told to stop get this long.
 const DRAIN_LIMIT: Duration = Duration::from_secs(5);
@@ -131,6 +142,8 @@ fn daemon(
         recording: Arc::default(),
     };
 
+    let hooks = Hooks::new(&settings.webhooks).map_err(|why| (CONFIG, why))?;
+    let hooks = Arc::new(RwLock::new(Arc::new(hooks)));
     let socket = api::bind_socket(&settings.api.socket).map_err(temporary)?;
     let tcp = match (settings.api.listen, token) {
         (Some(address), Some(token)) => {
@@ -166,6 +179,16 @@ fn daemon(
         })
         .map_err(|error| temporary(format!("the driver's thread: {error}")))?;
 
+    let looking = Looking {
+        source: source.clone(),
+        inbox: inbox.clone(),
+        metrics: metrics.clone(),
+        tasks: tasks.clone(),
+        runtime: runtime.handle().clone(),
+        stop: Mutex::new(stop.child_token()),
+        parent: stop.clone(),
+    };
+    looking.begin(&settings.detectors);
     let settings = Arc::new(RwLock::new(Arc::new(settings)));
     let (reload_sender, mut reloads) = mpsc::channel::<ReloadRequest>(4);
     let ready = Arc::new(AtomicBool::new(true));
@@ -177,6 +200,9 @@ fn daemon(
         reload: reload_sender,
         live_check: live_check(settings.clone(), source.clone(), health),
         record_baseline: record_baseline(settings.clone(), dispatch),
+        hooks: hooks.clone(),
+        hook_limit: Limiter::new(HOOKS_PER_S, HOOKS_BURST),
+        announce_limit: Limiter::new(ANNOUNCEMENTS_PER_S, ANNOUNCEMENTS_BURST),
         metrics: metrics.clone(),
         ready: ready.clone(),
         started_at: clock::now(),
@@ -206,6 +232,7 @@ fn daemon(
         let (Ok(mut term), Ok(mut int), Ok(mut hup)) = signals else {
             return Err((TEMPORARY, "signals cannot be caught".to_owned()));
         };
+        let reload = || reload(path, overrides, &settings, &inbox, &source, &metrics, &hooks, &looking);
         let names: Vec<String> = current(&settings).services.iter().map(|s| s.name.to_string()).collect();
         tracing::info!(version = env!("CARGO_PKG_VERSION"), services = names.join(","), "flipback is up");
         systemd::ready();
@@ -214,10 +241,10 @@ fn daemon(
                 _ = term.recv() => break,
                 _ = int.recv() => break,
                 _ = hup.recv() => {
-                    let _ = reload(path, overrides, &settings, &inbox, &source, &metrics);
+                    let _ = reload();
                 }
                 Some(answer) = reloads.recv() => {
-                    let _ = answer.send(reload(path, overrides, &settings, &inbox, &source, &metrics));
+                    let _ = answer.send(reload());
                 }
                 ended = &mut driver_ended => {
                     let why = match ended {
@@ -257,7 +284,30 @@ fn current(settings: &RwLock<Arc<Settings>>) -> Arc<Settings> {
     settings.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
 }
 
+/// The detectors that run, and how they are begun anew.
+struct Looking {
+    source: Arc<RwLock<Prometheus>>,
+    inbox: Inbox,
+    metrics: Arc<Metrics>,
+    tasks: TaskTracker,
+    runtime: tokio::runtime::Handle,
+    stop: Mutex<CancellationToken>,
+    parent: CancellationToken,
+}
+
+impl Looking {
+    /// Ends those that run; the new ones tell what they see first, which changes nothing where it is known.
+    fn begin(&self, all: &[DetectorSettings]) {
+        let mut stop = self.stop.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        stop.cancel();
+        *stop = self.parent.child_token();
+        self.metrics.detector_up.clear();
+        detectors::start(all, &self.source, &self.inbox, &self.metrics, &self.tasks, &self.runtime, &stop);
+    }
+}
+
 /// Takes a new configuration whole or not at all. What cannot change while running is said.
+#[allow(clippy::too_many_arguments, reason = "everything that a configuration reaches")]
 fn reload(
     path: &Path,
     overrides: &Overrides,
@@ -265,6 +315,8 @@ fn reload(
     inbox: &Inbox,
     source: &RwLock<Prometheus>,
     metrics: &Metrics,
+    hooks: &RwLock<Arc<Hooks>>,
+    looking: &Looking,
 ) -> Result<String, String> {
     let taken = || -> Result<String, String> {
         let fresh = config::load(path, overrides).map_err(|problems| problems.to_string())?;
@@ -279,11 +331,16 @@ fn reload(
         }
         let client = Prometheus::new(&fresh.prometheus).map_err(|error| error.to_string())?;
         let client = client.with_steps(clock::stepped_ms);
+        let fresh_hooks = Hooks::new(&fresh.webhooks)?;
         let services = fresh.services.clone();
         let count = services.len();
         let brakes = fresh.brakes;
         inbox.tell(Input::Configured { services, brakes }).map_err(|_| "flipback is busy: reload again".to_owned())?;
         *source.write().unwrap_or_else(std::sync::PoisonError::into_inner) = client;
+        *hooks.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(fresh_hooks);
+        if fresh.detectors != old.detectors {
+            looking.begin(&fresh.detectors);
+        }
         *settings.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(fresh);
         Ok(format!("configuration taken: {count} services; open watches keep the policy they began with"))
     };

@@ -13,7 +13,7 @@ use crate::domain::plan::{Exec, Plan, Step};
 use crate::domain::policy::{Alpha, Limits, Mode, Policy, Ratio, RuleKind, Share, TailNull, WarmUp};
 use crate::domain::service::{Metrics, Service, SlotSpec, Slots};
 use crate::domain::signal::{Observation, Quantile, Reading, SlotCell, SourceClock};
-use crate::domain::switch::{Announcement, RollbackSafety, ServiceName, Slot};
+use crate::domain::switch::{Announcement, ServiceName, Slot};
 use crate::domain::time::{Span, Timestamp};
 use crate::engine::Engine;
 use crate::engine::message::{Command, Input, RequestId};
@@ -241,18 +241,8 @@ fn metrics() -> Metrics {
 }
 
 fn announcement() -> Announcement {
-    Announcement {
-        event_id: None,
-        service: name(),
-        old: slot("blue"),
-        new: slot("green"),
-        old_version: None,
-        version: None,
-        switched_at: Some(BEGAN),
-        rollback: RollbackSafety::Safe,
-        assume_old: false,
-        source: "simulate".into(),
-    }
+    let known = Announcement::of(name(), slot("blue"), slot("green"), "simulate");
+    Announcement { switched_at: Some(BEGAN), ..known }
 }
 
 fn ask(setup: &Setup) -> BaselineAsk {
@@ -322,6 +312,7 @@ fn service(setup: &Setup) -> Service {
                 lock: "back".into(),
             }],
         },
+        flags: Default::default(),
         unverified: true,
         controls: Vec::new(),
         runbook: None,

@@ -1,7 +1,9 @@
 //! The control interface: HTTP on the control socket and, where configured, on loopback TCP.
 
 pub mod auth;
+pub mod limit;
 mod parse;
+mod receive;
 mod routes;
 mod serve;
 pub mod types;
@@ -13,6 +15,7 @@ use std::sync::{Arc, Mutex, RwLock};
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::hooks::Hooks;
 use super::inbox::Inbox;
 use super::metrics::Metrics;
 use super::sources::Finding;
@@ -22,6 +25,7 @@ use crate::domain::time::Timestamp;
 use crate::journal::Reader;
 
 pub use auth::Token;
+pub use limit::Limiter;
 pub use serve::{bind_socket, serve};
 
 /// What the driver lets others see of the engine, renewed after each turn.
@@ -53,6 +57,11 @@ pub struct ApiContext {
     pub live_check: Box<dyn Fn(Option<ServiceName>) -> Async<Vec<Finding>> + Send + Sync>,
     /// Brings the recorded baseline up to now; says how many cells came.
     pub record_baseline: Box<dyn Fn(ServiceName) -> Async<Result<usize, String>> + Send + Sync>,
+    pub hooks: Arc<RwLock<Arc<Hooks>>>,
+    /// Deliveries of one webhook.
+    pub hook_limit: Limiter,
+    /// Announcements of one caller.
+    pub announce_limit: Limiter,
     pub metrics: Arc<Metrics>,
     pub ready: Arc<AtomicBool>,
     pub started_at: Timestamp,

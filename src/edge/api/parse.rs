@@ -7,13 +7,22 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error, MapAccess, Visitor};
 use serde_json::{Map, Value};
 
-use crate::domain::switch::{Announcement, BadName, EventId, RollbackSafety, ServiceName, Slot, Version};
+use crate::domain::switch::{
+    About, Announcement, BadName, EventId, FlagName, Kind, Percent, RollbackSafety, ServiceName, Slot, Version,
+};
 use crate::domain::time::{Span, Timestamp};
 
 /// An announcement may be late by this: a pipeline that retries for an hour.
 const LATE_MAX: Span = Span::from_mins(60);
 /// The announcer's clock may be ahead of ours by this.
 const AHEAD_MAX: Span = Span::from_secs(30);
+
+/// What people are told beside a switch: a mail's worth.
+const OWNER_CHARS: usize = 128;
+const LINKS_MAX: usize = 10;
+const LINK_CHARS: usize = 500;
+const CHANGES_MAX: usize = 100;
+const CHANGE_CHARS: usize = 200;
 
 /// What is wrong with a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,6 +71,33 @@ impl Fields {
             Some(text) => Ok(text),
             None => refuse(key, "is missing"),
         }
+    }
+
+    pub fn number(&mut self, key: &'static str) -> Result<Option<f64>, Refusal> {
+        self.known.push(key);
+        match self.map.remove(key) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::Number(n)) => Ok(n.as_f64()),
+            Some(other) => refuse(key, format!("is {}, but must be a number", kind(&other))),
+        }
+    }
+
+    /// A list of lines, each cut to `chars`.
+    pub fn lines(&mut self, key: &'static str, most: usize, chars: usize) -> Result<Vec<String>, Refusal> {
+        self.known.push(key);
+        let list = match self.map.remove(key) {
+            None | Some(Value::Null) => return Ok(Vec::new()),
+            Some(Value::Array(list)) => list,
+            Some(other) => return refuse(key, format!("is {}, but must be a list of strings", kind(&other))),
+        };
+        if list.len() > most {
+            return refuse(key, format!("has {} entries; {most} are read by nobody already", list.len()));
+        }
+        let line = |value: Value| match value {
+            Value::String(text) => Ok(one_line(&text, chars)),
+            other => refuse(key, format!("holds {}, but must hold strings", kind(&other))),
+        };
+        list.into_iter().map(line).collect()
     }
 
     pub fn flag(&mut self, key: &'static str) -> Result<bool, Refusal> {
@@ -128,8 +164,51 @@ pub fn name<T>(field: &str, text: String, make: impl Fn(String) -> Result<T, Bad
     make(text).map_err(|why| Refusal { field: Some(field.to_owned()), text: why.bare() })
 }
 
+/// One line for people: no control characters, cut.
+fn one_line(text: &str, chars: usize) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(chars).collect::<String>().trim().to_owned()
+}
+
+/// What a switch is about, for the people who get its notices.
+fn about(fields: &mut Fields) -> Result<About, Refusal> {
+    let owner = fields.text("owner")?.map(|text| one_line(&text, OWNER_CHARS)).filter(|text| !text.is_empty());
+    let links = fields.lines("links", LINKS_MAX, LINK_CHARS)?;
+    for link in &links {
+        let good = reqwest::Url::parse(link).is_ok_and(|url| matches!(url.scheme(), "http" | "https"));
+        if !good {
+            let shown: String = link.chars().take(60).collect();
+            return refuse("links", format!("{shown:?} is not an http or https URL"));
+        }
+    }
+    let changes = fields.lines("changes", CHANGES_MAX, CHANGE_CHARS)?;
+    Ok(About { owner, links, changes: changes.into_iter().filter(|text| !text.is_empty()).collect() })
+}
+
+fn what(fields: &mut Fields) -> Result<Kind, Refusal> {
+    let kind = fields.text("kind")?;
+    let flag = fields.text("flag")?.map(|text| name("flag", text, FlagName::try_new)).transpose()?;
+    match (kind.as_deref(), flag) {
+        (None | Some("flag"), Some(flag)) => Ok(Kind::Flag(flag)),
+        (None | Some("traffic"), None) => Ok(Kind::Traffic),
+        (Some("flag"), None) => refuse("flag", "is missing: the name of the flag that changed"),
+        (Some("traffic"), Some(_)) => refuse("flag", "is there, but kind is \"traffic\""),
+        (Some(other), _) => {
+            let shown: String = other.chars().take(40).collect();
+            refuse("kind", format!("{shown:?} is neither \"traffic\" nor \"flag\""))
+        }
+    }
+}
+
 pub fn announcement(body: &[u8], source: String, now: Timestamp) -> Result<Announcement, Refusal> {
-    let mut fields = Fields::parse(body)?;
+    announced(Fields::parse(body)?, source, now)
+}
+
+/// The same from what a webhook's templates made.
+pub fn from_map(map: Map<String, Value>, source: String, now: Timestamp) -> Result<Announcement, Refusal> {
+    announced(Fields { map, known: Vec::new() }, source, now)
+}
+
+fn announced(mut fields: Fields, source: String, now: Timestamp) -> Result<Announcement, Refusal> {
     let service = name("service", fields.need("service")?, ServiceName::try_new)?;
     let old = name("old", fields.need("old")?, Slot::try_new)?;
     let new = name("new", fields.need("new")?, Slot::try_new)?;
@@ -157,8 +236,31 @@ pub fn announcement(body: &[u8], source: String, now: Timestamp) -> Result<Annou
         }
     };
     let assume_old = fields.flag("assume_old")?;
+    let kind = what(&mut fields)?;
+    let share = fields.number("share_percent")?;
+    let share_percent = share
+        .map(|n| Percent::try_new(n).map_err(|why| Refusal { field: Some("share_percent".into()), text: why.bare() }));
+    let share_percent = share_percent.transpose()?.filter(|share| !share.is_all());
+    let old_until = fields.text("old_until")?.map(|text| instant("old_until", &text)).transpose()?;
+    let about = about(&mut fields)?;
     fields.finish()?;
-    Ok(Announcement { event_id, service, old, new, old_version, version, switched_at, rollback, assume_old, source })
+    Ok(Announcement {
+        event_id,
+        service,
+        kind,
+        old,
+        new,
+        share_percent,
+        old_version,
+        version,
+        switched_at,
+        rollback,
+        assume_old,
+        old_until,
+        about,
+        detected: false,
+        source,
+    })
 }
 
 /// RFC 3339 with a zone.

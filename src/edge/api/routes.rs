@@ -17,6 +17,7 @@ use tokio::sync::oneshot;
 use super::ApiContext;
 use super::auth::{Peer, Token};
 use super::parse::{self, Fields, Refusal};
+use super::receive;
 use super::types::{Announced, BaselineAnswer, Done, Envelope, Findings, RangeAnswer, ServiceStatus, Status};
 use crate::domain::baseline::BaselineAsk;
 use crate::domain::service::Slots;
@@ -28,6 +29,9 @@ use crate::journal::{JournalError, Range, WatchFilter, Write};
 
 /// Announcements are a few hundred bytes.
 const BODY_MAX: usize = 64 * 1024;
+
+/// GitHub's deliveries hold the whole repository twice: some 40 KiB; LaunchDarkly's a flag with all its rules.
+const HOOK_BODY_MAX: usize = 256 * 1024;
 
 /// A live check asks every signal of every service; all else is done in milliseconds.
 const REQUEST_MAX: Duration = Duration::from_secs(60);
@@ -58,7 +62,10 @@ pub fn router(context: Arc<ApiContext>, token: Option<Token>) -> Router {
         None => api,
     };
     // Open to whoever reaches the port, which is loopback: they tell nothing of a switch.
-    api.route("/-/healthy", get(healthy))
+    // A webhook proves itself by its own secret.
+    let hooks = post(receive::receive).layer(DefaultBodyLimit::max(HOOK_BODY_MAX));
+    api.route("/hooks/{name}", hooks)
+        .route("/-/healthy", get(healthy))
         .route("/-/ready", get(ready))
         .route("/metrics", get(metrics))
         .fallback(|| async { failure(StatusCode::NOT_FOUND, "not_found", "there is no such path") })
@@ -90,7 +97,7 @@ async fn admit(token: Token, request: Request, next: Next) -> Response {
 async fn in_time(request: Request, next: Next) -> Response {
     match tokio::time::timeout(REQUEST_MAX, next.run(request)).await {
         Ok(answer) if answer.status() == StatusCode::PAYLOAD_TOO_LARGE => {
-            failure(StatusCode::PAYLOAD_TOO_LARGE, "too_large", "the body is larger than 64 KiB")
+            failure(StatusCode::PAYLOAD_TOO_LARGE, "too_large", "the body is larger than 64 KiB (a webhook's: 256 KiB)")
         }
         Ok(answer) => answer,
         Err(_) => failure(StatusCode::GATEWAY_TIMEOUT, "timeout", "not answered within a minute"),
@@ -112,13 +119,31 @@ async fn announce(
         Peer::Local { uid } => format!("socket (uid {uid})"),
         Peer::Bearer => "http".into(),
     };
-    // What the announcer says of time is said by the wall clock; the daemon's own may have been left behind.
-    let stepped_ms = (c.stepped_ms)();
-    let announcement = match parse::announcement(&body, source, (c.now)().shifted(stepped_ms)) {
-        Ok(a) => Announcement { switched_at: a.switched_at.map(|at| at.shifted(-stepped_ms)), ..a },
-        Err(refusal) => return refused(refusal),
+    if let Err(too_much) = c.announce_limit.take(&source, std::time::Instant::now()) {
+        if too_much.first {
+            tracing::warn!(source, "too many announcements: they are told to come back");
+        }
+        return receive::come_back();
+    }
+    let announcement = match announce_with(&c, |now| parse::announcement(&body, source, now)) {
+        Ok(announcement) => announcement,
+        Err(refusal) => {
+            tracing::warn!(field = refusal.field, why = refusal.text, "an announcement was refused");
+            return refused(refusal);
+        }
     };
     answered(c.inbox.ask(|request| Input::Announced { request, announcement }).await)
+}
+
+/// What an announcer says of time is said by the wall clock; the daemon's own may have been left behind.
+pub(super) fn announce_with(
+    c: &ApiContext,
+    read: impl FnOnce(Timestamp) -> Result<Announcement, Refusal>,
+) -> Result<Announcement, Refusal> {
+    let stepped_ms = (c.stepped_ms)();
+    let a = read((c.now)().shifted(stepped_ms))?;
+    let ours = |at: Option<Timestamp>| at.map(|at| at.shifted(-stepped_ms));
+    Ok(Announcement { switched_at: ours(a.switched_at), old_until: ours(a.old_until), ..a })
 }
 
 #[derive(Deserialize)]
@@ -463,7 +488,7 @@ fn json_type(headers: &HeaderMap) -> Result<(), Box<Response>> {
     Err(Box::new(failure(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", text)))
 }
 
-fn answered(answer: Result<Answer, NotTaken>) -> Response {
+pub(super) fn answered(answer: Result<Answer, NotTaken>) -> Response {
     let announced = |status, id: SwitchId, result: &str| {
         success(status, Announced { id: id.to_string(), result: result.to_owned() })
     };
@@ -472,6 +497,7 @@ fn answered(answer: Result<Answer, NotTaken>) -> Response {
         Ok(Answer::Known { switch }) => announced(StatusCode::OK, switch, "known"),
         Ok(Answer::OwnHand { switch }) => announced(StatusCode::OK, switch, "own_hand"),
         Ok(Answer::Reverted { switch }) => announced(StatusCode::OK, switch, "reverted"),
+        Ok(Answer::Stepped { switch }) => announced(StatusCode::OK, switch, "step"),
         Ok(Answer::Done { text }) => success(StatusCode::OK, Done { text }),
         Ok(Answer::NotFound { text }) => failure(StatusCode::NOT_FOUND, "not_found", &text),
         Ok(Answer::Conflict { text }) => failure(StatusCode::CONFLICT, "conflict", &text),
@@ -512,12 +538,12 @@ fn store_failure(error: &JournalError) -> Response {
     failure(StatusCode::INTERNAL_SERVER_ERROR, "internal", &error.to_string())
 }
 
-fn success<T: Serialize>(status: StatusCode, data: T) -> Response {
+pub(super) fn success<T: Serialize>(status: StatusCode, data: T) -> Response {
     let envelope = Envelope { status: "success".into(), data: Some(data), error_type: None, error: None, field: None };
     (status, Json(envelope)).into_response()
 }
 
-fn failure(status: StatusCode, kind: &str, text: &str) -> Response {
+pub(super) fn failure(status: StatusCode, kind: &str, text: &str) -> Response {
     let envelope = Envelope::<()> {
         status: "error".into(),
         data: None,
@@ -528,7 +554,7 @@ fn failure(status: StatusCode, kind: &str, text: &str) -> Response {
     (status, Json(envelope)).into_response()
 }
 
-fn refused(refusal: Refusal) -> Response {
+pub(super) fn refused(refusal: Refusal) -> Response {
     let text = match &refusal.field {
         Some(field) => format!("{field}: {}", refusal.text),
         None => refusal.text,

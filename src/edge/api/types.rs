@@ -23,7 +23,7 @@ pub struct Envelope<T> {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Announced {
     pub id: String,
-    /// `accepted`, `known`, `own_hand`, `reverted`.
+    /// `accepted`, `known`, `step`, `own_hand`, `reverted`.
     pub result: String,
 }
 

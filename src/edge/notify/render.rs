@@ -11,6 +11,7 @@ use crate::domain::baseline::Quality;
 use crate::domain::notice::{Notice, NoticeReason, Severity};
 use crate::domain::plan::{AttemptState, StepOutcome, StepRecord};
 use crate::domain::signal::Signal;
+use crate::domain::switch::Kind;
 use crate::domain::time::{Span, Timestamp};
 use crate::domain::verdict::{Evidence, Outcome, SignalState};
 use crate::domain::view::{TimelineEvent, WatchView};
@@ -35,6 +36,9 @@ pub struct Rendered {
 /// Output of a step that a mail carries: the end of it says what went wrong.
 const OUTPUT_LINES: usize = 20;
 const OUTPUT_CHARS: usize = 2048;
+
+/// A mail is read at night: the rest is one link away.
+const CHANGES_SHOWN: usize = 12;
 
 /// A subject is read on a telephone's lock screen.
 const SUBJECT_CHARS: usize = 180;
@@ -138,7 +142,8 @@ fn told(e: &TimelineEvent) -> String {
 }
 
 fn way(w: &WatchView) -> String {
-    format!("{} {} → {}", w.switch.service, w.switch.old, w.switch.new)
+    let flag = if let Kind::Flag(flag) = &w.switch.kind { format!(" flag {flag}") } else { String::new() };
+    format!("{}{flag} {} → {}", w.switch.service, w.switch.old, w.switch.new)
 }
 
 fn versioned(w: &WatchView) -> String {
@@ -151,7 +156,8 @@ fn subject(notice: &Notice, breached: &[&Evidence]) -> String {
         notice.reason,
         NoticeReason::RolledBackRecovered | NoticeReason::RolledBackNotRecovered | NoticeReason::RolledBackUnseen
     );
-    let way = if rolled { format!("{} {} → {}", w.switch.service, w.switch.new, w.back_to) } else { way(w) };
+    let flag = if let Kind::Flag(flag) = &w.switch.kind { format!(" flag {flag}") } else { String::new() };
+    let way = if rolled { format!("{}{flag} {} → {}", w.switch.service, w.switch.new, w.back_to) } else { way(w) };
     let what = breached.first().map_or(String::new(), |e| format!(": {}", short(e)));
     let line = format!("[flipback] {} {way}{}{what}", status(notice.reason), versioned(w));
     tame(&line, SUBJECT_CHARS)
@@ -161,6 +167,7 @@ fn subject(notice: &Notice, breached: &[&Evidence]) -> String {
 fn short(e: &Evidence) -> String {
     match (&e.signal, e.ratio, e.value) {
         (Signal::Alive, ..) => "slot down".into(),
+        (signal, None, None) if e.remark.is_some() => signal.to_string(),
         (signal, Some(ratio), _) => format!("{signal} {ratio:.1}×"),
         (signal, None, Some(value)) => format!("{signal} {}", number(signal, value)),
         (signal, None, None) => signal.to_string(),
@@ -238,6 +245,9 @@ fn answers(notice: &Notice, breached: &[&Evidence]) -> Vec<(String, String)> {
 /// How much one signal's verdict rests on.
 fn how_sure(e: &Evidence) -> String {
     let Some(p) = &e.proof else {
+        if e.value.is_none() && e.ticks_needed == 0 {
+            return format!("{}: another system's judgement, not flipback's", e.signal);
+        }
         return format!(
             "{}: {} ticks in a row above its limit, {} are needed",
             e.signal, e.ticks_above, e.ticks_needed
@@ -302,6 +312,9 @@ fn sentence(e: &Evidence) -> String {
     if e.signal == Signal::Alive {
         let why = e.remark.clone().unwrap_or_else(|| "its health check fails".into());
         return format!("slot down: {why}, {} answers in a row", e.ticks_above);
+    }
+    if let (None, None, Some(said)) = (e.value, e.limit, &e.remark) {
+        return said.clone(); // an alert, in its own words
     }
     let mut line = format!("{} {}", e.signal, e.value.map_or("no reading".into(), |v| number(&e.signal, v)));
     if let Some(b) = e.baseline {
@@ -384,6 +397,19 @@ fn facts(w: &WatchView) -> Vec<(String, String)> {
         ("Cut-over".to_owned(), w.cut_over_at.map_or("not confirmed".into(), |at| at.to_string())),
         ("Soak".to_owned(), format!("{} with ticks of {}, mode {}, {} ticks so far", w.soak, w.tick, w.mode, w.ticks)),
     ];
+    let about = &w.switch.about;
+    if let Some(share) = w.share_percent {
+        out.push(("Share".to_owned(), format!("{share} of the traffic, a step of a ramp")));
+    }
+    if let Some(until) = w.switch.old_until {
+        out.push(("Old slot until".to_owned(), until.to_string()));
+    }
+    out.extend(about.owner.iter().map(|owner| ("Owner".to_owned(), tame(owner, 128))));
+    out.extend(about.links.iter().map(|link| ("Link".to_owned(), tame(link, 500))));
+    out.extend(about.changes.iter().take(CHANGES_SHOWN).map(|change| ("Change".to_owned(), tame(change, 200))));
+    if about.changes.len() > CHANGES_SHOWN {
+        out.push(("Change".to_owned(), format!("… and {} more", about.changes.len() - CHANGES_SHOWN)));
+    }
     let baseline = match &w.baseline {
         None => "none".to_owned(),
         Some(b) => {

@@ -22,6 +22,7 @@ pub(super) fn status(reason: NoticeReason) -> &'static str {
         NoticeReason::SeesAgain => "SEES AGAIN",
         NoticeReason::LittleBaseline => "LITTLE BASELINE",
         NoticeReason::Thin => "THIN TRAFFIC",
+        NoticeReason::OldEndsEarly => "NO WAY BACK SOON",
         NoticeReason::TrafficLost => "TRAFFIC LOST",
         NoticeReason::Unconfirmed => "UNCONFIRMED",
         NoticeReason::Unjudged => "UNJUDGED",
@@ -73,6 +74,9 @@ pub(super) fn headline(notice: &Notice) -> String {
             "There is too little recorded normal: only absolute limits and health checks judge this switch.".into()
         }
         NoticeReason::Thin => "There is too little traffic to show a small regression within the soak.".into(),
+        NoticeReason::OldEndsEarly => {
+            format!("{old} will be gone before the soak of {new} is over: from then on nothing can be moved back.")
+        }
         NoticeReason::TrafficLost => format!("{new} is alive but gets no requests."),
         NoticeReason::Unconfirmed => format!("The switch to {new} was announced, but the traffic did not move."),
         NoticeReason::Unjudged => format!("The soak of {new} ended without a verdict."),
@@ -98,6 +102,7 @@ pub(super) fn explains(reason: NoticeReason, kind: &str) -> bool {
         NoticeReason::SeesAgain => kind == "sees_again",
         NoticeReason::LittleBaseline => matches!(kind, "little_baseline" | "baseline"),
         NoticeReason::Thin => kind == "detectable",
+        NoticeReason::OldEndsEarly => kind == "old_ends_early",
         NoticeReason::TrafficLost => kind == "traffic_lost",
         NoticeReason::Superseded => kind == "superseded",
         _ => false,
@@ -134,6 +139,7 @@ pub(super) fn advice(notice: &Notice) -> String {
         NoticeReason::Blind => {
             "see why there are no readings (Prometheus, the scrape, the selectors); health checks go on".into()
         }
+        NoticeReason::OldEndsEarly => format!("keep {old} until the soak has ended, or take a shorter soak"),
         NoticeReason::SeesAgain => "nothing; the soak goes on, and what was missed is extended".into(),
         NoticeReason::LittleBaseline => "nothing, if the service is new; otherwise see what was recorded".into(),
         NoticeReason::Thin => {

@@ -93,6 +93,13 @@ impl Prometheus {
         self.patiently(|| self.client.query_range(query, secs(start), secs(end), step.as_secs_f64()).post_raw()).await
     }
 
+    /// The values of an instant query by one of its labels: for detectors.
+    pub async fn by_label(&self, query: &str, label: &str) -> Result<Vec<(String, f64)>, ReadFailure> {
+        let samples = decode::vector(&self.instant(query, None).await?)?;
+        let named = samples.into_iter().filter_map(|mut s| Some((s.labels.remove(label)?, s.value)));
+        Ok(named.collect())
+    }
+
     /// Prometheus's own clock.
     pub(super) async fn time(&self) -> Result<Timestamp, ReadFailure> {
         let seconds = decode::scalar(&self.instant("time()", None).await?)?;

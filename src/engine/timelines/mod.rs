@@ -11,6 +11,7 @@ mod records;
 mod restarts;
 mod rollbacks;
 mod soaks;
+mod ways_in;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -67,6 +68,8 @@ pub(super) struct World {
     /// Requests per second on the slot that has the traffic.
     pub rps: f64,
     pub routed: &'static str,
+    /// In a ramp: the part of the traffic that `routed` has; the rest is on blue.
+    pub part: Option<f64>,
     pub errors: BTreeMap<&'static str, f64>,
     pub slowness: BTreeMap<&'static str, f64>,
     pub sick: BTreeSet<&'static str>,
@@ -200,6 +203,7 @@ fn service() -> Service {
             notify_passed: true,
         },
         plan: Plan { steps: vec![step("haproxy")] },
+        flags: BTreeMap::new(),
         unverified: false,
         controls: Vec::new(),
         runbook: None,
@@ -207,18 +211,9 @@ fn service() -> Service {
 }
 
 pub(super) fn announcement(old: &str, new: &str, version: &str) -> Announcement {
-    Announcement {
-        event_id: None,
-        service: ServiceName::try_new("checkout").unwrap(),
-        old: slot(old),
-        new: slot(new),
-        old_version: None,
-        version: Some(Version::try_new(version).unwrap()),
-        switched_at: None,
-        rollback: RollbackSafety::Safe,
-        assume_old: false,
-        source: "test".into(),
-    }
+    let service = ServiceName::try_new("checkout").unwrap();
+    let version = Some(Version::try_new(version).unwrap());
+    Announcement { version, ..Announcement::of(service, slot(old), slot(new), "test") }
 }
 
 pub(super) fn with_event(mut a: Announcement, id: &str) -> Announcement {
@@ -240,6 +235,7 @@ impl World {
             service: service.clone(),
             rps: 100.0,
             routed: "blue",
+            part: None,
             errors: BTreeMap::new(),
             slowness: BTreeMap::new(),
             sick: BTreeSet::new(),
@@ -393,7 +389,9 @@ impl World {
     }
 
     pub fn shown(&self) -> ProbeReading {
-        self.probe_lies.clone().unwrap_or_else(|| ProbeReading::Shows(self.routed.into()))
+        let mixed = || ProbeReading::Unreadable("active servers: blue, green".into());
+        let seen = if self.part.is_some() { mixed() } else { ProbeReading::Shows(self.routed.into()) };
+        self.probe_lies.clone().unwrap_or(seen)
     }
 
     fn carry_out(&mut self, command: Command) {
@@ -450,7 +448,7 @@ impl World {
 
     fn run_step(&mut self, attempt: AttemptId, to: String) {
         assert!(!self.ran.contains(&attempt), "{attempt} runs twice\n{}", self.transcript());
-        if self.service.plan.steps[usize::from(attempt.step)].probe.is_some() {
+        if self.part.is_none() && self.service.plan.steps[usize::from(attempt.step)].probe.is_some() {
             let new = &self.engine.watches[&attempt.switch].announcement.new;
             let shown = Some(ProbeReading::Shows(new.to_string()));
             assert_eq!(self.last_probed, shown, "{attempt} without a look\n{}", self.transcript());
@@ -459,7 +457,8 @@ impl World {
         let does = self.steps.pop_front().unwrap_or(Does::Works);
         let moves = matches!(does, Does::Works | Does::MovesAndFails | Does::Vanishes(true));
         if moves {
-            self.routed = ["blue", "green", "red"].into_iter().find(|s| *s == to).unwrap();
+            self.routed = ["blue", "green", "red", "on", "off"].into_iter().find(|s| *s == to).unwrap();
+            self.part = None;
         }
         let ended_at = self.now + Span::from_millis(400);
         let ended = |code| {
@@ -503,7 +502,15 @@ impl World {
         let served = (name == self.routed || !by_slot) && !self.sick.contains(self.routed);
         let seconds = to.since(ask.from).as_secs_f64();
         let requests = if served { (self.rps * seconds).round() } else { 0.0 };
+        let requests = match self.part {
+            Some(part) if name == self.routed => (requests * part).round(),
+            Some(part) if name == "blue" => (self.rps * seconds * (1.0 - part)).round(),
+            _ => requests,
+        };
         let mut share = self.errors.get(self.routed).copied().unwrap_or(0.0005);
+        if self.part.is_some() && name == "blue" {
+            share = 0.0005;
+        }
         let mut requests = requests;
         if let Some(control) = self.control.filter(|_| name == "blue" && self.routed != "blue") {
             (requests, share) = ((self.control_rps * seconds).round(), control);
@@ -547,6 +554,7 @@ fn short_answer(answer: &Answer) -> String {
         Answer::Known { switch } => format!("known {switch}"),
         Answer::OwnHand { switch } => format!("own hand {switch}"),
         Answer::Reverted { switch } => format!("reverted {switch}"),
+        Answer::Stepped { switch } => format!("stepped {switch}"),
         Answer::Done { text } => format!("done: {text}"),
         Answer::NotFound { text } => format!("not found: {text}"),
         Answer::Conflict { text } => format!("conflict: {text}"),

@@ -579,7 +579,8 @@ impl World {
                 Answer::Accepted { switch }
                 | Answer::Known { switch }
                 | Answer::OwnHand { switch }
-                | Answer::Reverted { switch },
+                | Answer::Reverted { switch }
+                | Answer::Stepped { switch },
             ) => {
                 self.acknowledge(announcement, switch, matches!(answer, Answer::Accepted { .. }));
             }

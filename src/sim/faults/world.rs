@@ -17,7 +17,7 @@ use crate::domain::brakes::Brakes;
 use crate::domain::notice::{NoticeKey, NoticeReason};
 use crate::domain::plan::AttemptId;
 use crate::domain::service::Service;
-use crate::domain::switch::{Announcement, EventId, RollbackSafety, ServiceName, Slot, SwitchId, Version};
+use crate::domain::switch::{Announcement, EventId, ServiceName, Slot, SwitchId, Version};
 use crate::domain::time::{Span, Timestamp};
 use crate::engine::message::Input;
 
@@ -619,19 +619,15 @@ impl World {
         }
         // Stubborn tools deploy the same version again: a few names are enough for quarantine to show.
         let version = format!("v{}", if becomes.errors > NORMAL { 1 + release % 2 } else { 10 + release });
+        let site_name = site.service.name.clone();
         let announcement = Announcement {
             event_id: EventId::try_new(format!("e{service}-{release}")).ok(),
-            service: site.service.name.clone(),
-            old,
-            new: new.clone(),
-            old_version: None,
             version: Version::try_new(&version).ok(),
             // By the clock on the wall, right or wrong.
             switched_at: telling.says_when.then(|| self.wall()),
-            rollback: RollbackSafety::Safe,
             // The tool knows where the traffic is; flipback may remember otherwise.
             assume_old: true,
-            source: "tool".into(),
+            ..Announcement::of(site_name, old, new.clone(), "tool")
         };
         // A new release under a watch that is open disturbs that one.
         self.disturb(Some(service));
