@@ -26,10 +26,16 @@ pub mod exit {
     pub const FAILED: i32 = 1;
     /// The command line is wrong.
     pub const USAGE: i32 = 2;
-    /// With --wait: no verdict (unjudged, unconfirmed, superseded, cancelled).
+    /// With --wait: no verdict (unjudged, unconfirmed).
     pub const NO_VERDICT: i32 = 3;
-    /// flipback could not be reached: says nothing of the switch.
-    pub const UNREACHABLE: i32 = 4;
+    /// With --wait: a newer switch or a person ended the watch (superseded, cancelled).
+    pub const OVERTAKEN: i32 = 4;
+    /// flipback could not be reached: says nothing of the switch (sysexits: try again).
+    pub const UNREACHABLE: i32 = 75;
+    /// With --wait: the time given ran out; the watch goes on.
+    pub const TIMEOUT: i32 = 124;
+    /// Ctrl-C; the watch goes on.
+    pub const INTERRUPTED: i32 = 130;
 }
 
 #[derive(Parser)]
@@ -38,7 +44,7 @@ pub mod exit {
     version,
     about = "Watches blue/green switches and moves the traffic back when a limit is truly breached",
     after_help = "Exit codes: 0 ok or passed; 1 failed check, rolled back or withheld; 2 usage; 3 no verdict \
-                  (unjudged, unconfirmed, superseded, cancelled); 4 flipback cannot be reached."
+                  (unjudged, unconfirmed); 4 superseded or cancelled; 75 flipback cannot be reached; 124 timeout."
 )]
 struct Cli {
     #[command(flatten)]
@@ -85,13 +91,12 @@ enum Verb {
     /// Check a configuration file; with --live, what the running daemon sees of a service
     Check(check::CheckArgs),
     /// Tell flipback of a switch (it moves nothing)
-    Announce(announce::AnnounceArgs),
-    /// Wait for a watch to end; the exit code is its outcome
+    Announce(Box<announce::AnnounceArgs>),
+    /// Wait for a watch's fast phase (--soak: its end); the exit code is its outcome
     Wait {
         id: String,
-        /// Give up after this long (exit code 3)
-        #[arg(long, value_parser = span)]
-        timeout: Option<crate::domain::time::Span>,
+        #[command(flatten)]
+        args: wait::WaitArgs,
     },
     /// Open watches and services at a glance
     Status,
@@ -167,7 +172,7 @@ pub fn main() -> i32 {
         Verb::Shim { dir } => crate::shim::run(&dir),
         Verb::Check(args) => check::run(&global, &args, &overrides()),
         Verb::Announce(args) => announce::run(&global, &args),
-        Verb::Wait { id, timeout } => wait::run(&global, &id, timeout),
+        Verb::Wait { id, args } => wait::run(&global, &id, &args),
         Verb::Status => show::status(&global),
         Verb::Show { id } => show::one(&global, &id),
         Verb::History { service, limit } => show::history(&global, service.as_deref(), limit),

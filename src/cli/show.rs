@@ -7,6 +7,7 @@ use super::{Global, Output, exit, print, print_json};
 use crate::domain::baseline::{Baseline, Quality};
 use crate::domain::plan::{AttemptState, StepOutcome};
 use crate::domain::signal::Signal;
+use crate::domain::switch::Kind;
 use crate::domain::switch::{ServiceName, SwitchId};
 use crate::domain::time::Timestamp;
 use crate::domain::verdict::{Evidence, SignalState};
@@ -156,7 +157,7 @@ fn list(global: &Global, watches: &[WatchView]) {
         let result = w.outcome.as_ref().map_or_else(|| w.verdict.to_string(), |o| o.word().to_owned());
         table.add_row([
             w.id.to_string(),
-            format!("{} → {}", w.switch.old, w.switch.new),
+            format!("{} {} → {}", flag_of(w), w.switch.old, w.switch.new).trim().to_owned(),
             w.switch.version.as_ref().map_or("–".into(), ToString::to_string),
             w.opened_at.to_string(),
             w.phase.as_str().to_owned(),
@@ -166,6 +167,14 @@ fn list(global: &Global, watches: &[WatchView]) {
     print(&format!("{table}\n"));
 }
 
+/// ` flag new-flow:`, where a flag was switched.
+fn flag_of(w: &WatchView) -> String {
+    match &w.switch.kind {
+        Kind::Flag(flag) => format!(" flag {flag}:"),
+        Kind::Traffic => String::new(),
+    }
+}
+
 fn text(w: &WatchView) -> String {
     let mut out = String::new();
     let mut line = |text: String| {
@@ -173,12 +182,22 @@ fn text(w: &WatchView) -> String {
         out.push('\n');
     };
     let version = w.switch.version.as_ref().map_or(String::new(), |v| format!(" ({v})"));
-    line(format!("{}: {} {} → {}{version}", w.id, w.switch.service, w.switch.old, w.switch.new));
+    line(format!("{}: {}{} {} → {}{version}", w.id, w.switch.service, flag_of(w), w.switch.old, w.switch.new));
     match &w.outcome {
         Some(outcome) => line(format!("outcome: {outcome}")),
         None => line(format!("phase {}, verdict {}; the soak ends at {}", w.phase.as_str(), w.verdict, w.soak_ends_at)),
     }
     line(format!("mode {}, {} ticks of {}", w.mode, w.ticks, w.tick));
+    if let Some(share) = w.share_percent {
+        line(format!("ramp: {share} of the traffic"));
+    }
+    if let Some(until) = w.switch.old_until {
+        line(format!("{} will be gone at {until}", w.switch.old));
+    }
+    let about = &w.switch.about;
+    about.owner.iter().for_each(|owner| line(format!("owner: {owner}")));
+    about.links.iter().for_each(|link| line(format!("link: {link}")));
+    about.changes.iter().for_each(|change| line(format!("change: {change}")));
     line("\nTIMELINE (UTC)".into());
     for event in &w.timeline {
         line(format!("  {}  {:<14} {}", event.at, event.kind, event.text));
@@ -269,7 +288,7 @@ fn evidence_row(e: &Evidence) -> [String; 8] {
 }
 
 /// Beyond a million the digits say nothing.
-fn one_in_words(one_in: f64) -> String {
+pub fn one_in_words(one_in: f64) -> String {
     match one_in {
         one_in if one_in < 1.5 => "none".into(),
         one_in if one_in < 1e6 => format!("1 in {one_in:.0}"),

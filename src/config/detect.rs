@@ -55,6 +55,7 @@ fn detector(table: Table<'_, '_>, service: &Service) -> Option<DetectorSettings>
             "needs exactly one of file, symlink, haproxy, exec and promql",
             Some("haproxy = { socket = \"/run/haproxy/admin.sock\", backend = \"app\" }".into()),
         );
+        table.finish();
         return None;
     };
     let look = match *kind {
@@ -100,7 +101,14 @@ fn words(at: &At<'_, '_>, service: &Service) -> Option<BTreeMap<Slot, Vec<String
         let slot = match Slot::try_new(name) {
             Ok(slot) if service.slots.knows(&slot) => slot,
             Ok(_) => {
-                place.source.problem(span, &place.path, "is not a slot of this service", None);
+                let help = match &service.slots {
+                    Slots::Named(named) => {
+                        let names: Vec<&str> = named.keys().map(Slot::as_str).collect();
+                        Some(format!("its slots are {}", names.join(", ")))
+                    }
+                    Slots::Versions => None,
+                };
+                place.source.problem(span, &place.path, "is not a slot of this service", help);
                 continue;
             }
             Err(why) => {

@@ -16,6 +16,7 @@ const QUEUE_MAX: usize = 4096;
 
 /// What the driver takes from its queue.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "most messages are inputs, and the queue is bounded")]
 pub enum Message {
     Input(Input),
     /// A write that concerns only the store; `done` is told when it is on disk.

@@ -128,7 +128,12 @@ impl Engine {
                 self.each_due(now, &mut commands);
                 self.guard(now, &mut commands);
             }
-            Input::Space { low } => self.space_low = *low,
+            Input::Space { low } => {
+                self.space_low = *low;
+                if !low {
+                    self.look_again(now, &mut commands);
+                }
+            }
             Input::Announced { request, announcement } => {
                 let answer = self.announced(now, announcement, &mut commands);
                 commands.push(Command::Reply { request: *request, answer });

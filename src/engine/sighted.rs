@@ -74,6 +74,15 @@ impl Engine {
         self.detected(now, Announcement { share_percent: share, version: seen.version, ..found }, commands);
     }
 
+    /// There is room again: what was seen meanwhile, and could not be watched, is a switch now.
+    pub(super) fn look_again(&mut self, now: Timestamp, commands: &mut Vec<Command>) {
+        let services: Vec<ServiceName> = self.services.keys().cloned().collect();
+        for service in services {
+            let seen = self.memory.get(&Lane::traffic(&service)).map(|m| m.sighted.clone()).unwrap_or_default();
+            seen.iter().for_each(|(by, seen)| self.sighted(now, &service, by, seen, commands));
+        }
+    }
+
     /// A switch that nobody announced takes the way of any other.
     fn detected(&mut self, now: Timestamp, found: Announcement, commands: &mut Vec<Command>) {
         let lane = found.lane();

@@ -367,6 +367,7 @@ fn live_check(
 ) -> LiveCheck {
     Box::new(move |only| {
         let settings = current(&settings);
+        let shared = source.clone();
         let source = source.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
         let health = health.clone();
         Box::pin(async move {
@@ -374,6 +375,13 @@ fn live_check(
             for service in settings.services.iter().filter(|s| only.as_ref().is_none_or(|name| *name == s.name)) {
                 findings.extend(source.examine(service).await);
                 findings.extend(check_service(service, &health).await);
+                for detector in settings.detectors.iter().filter(|d| d.service == service.name) {
+                    let subject = format!("{} detector {}", service.name, detector.name);
+                    findings.push(match detectors::look(detector, &shared).await {
+                        Ok(seen) => Finding { subject, level: Level::Ok, text: format!("sees {seen}") },
+                        Err(why) => Finding { subject, level: Level::Error, text: why },
+                    });
+                }
             }
             findings
         })

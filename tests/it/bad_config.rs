@@ -66,6 +66,143 @@ const CASES: &[(&str, &str, &str)] = &[
         "url = \"http://127.0.0.1:9090\"",
         "url = \"http://127.0.0.1:9090\"\nbearer_token_file = \"/t\"\nbasic_auth = { username = \"a\", password_file = \"/p\" }",
     ),
+    // detectors
+    ("no way to look", "[[service.rollback]]", "[[service.detect]]\nevery = \"1s\"\n\n[[service.rollback]]"),
+    (
+        "two ways to look",
+        "[[service.rollback]]",
+        "[[service.detect]]\nfile = \"/x\"\nsymlink = \"/y\"\n\n[[service.rollback]]",
+    ),
+    (
+        "misspelt key",
+        "[[service.rollback]]",
+        "[[service.detect]]\nhaproxi = { socket = \"/s\", backend = \"app\" }\n\n[[service.rollback]]",
+    ),
+    (
+        "missing key",
+        "[[service.rollback]]",
+        "[[service.detect]]\nhaproxy = { socket = \"/s\" }\n\n[[service.rollback]]",
+    ),
+    (
+        "conflicting keys",
+        "[[service.rollback]]",
+        "[[service.detect]]\nhaproxy = { socket = \"/s\", tcp = \"127.0.0.1:1\", backend = \"app\" }\n\n[[service.rollback]]",
+    ),
+    ("relative path", "[[service.rollback]]", "[[service.detect]]\nfile = \"upstream.conf\"\n\n[[service.rollback]]"),
+    (
+        "unknown slot",
+        "[[service.rollback]]",
+        "[[service.detect]]\nfile = \"/x\"\nwords = { grene = \"9002\" }\n\n[[service.rollback]]",
+    ),
+    (
+        "empty word",
+        "[[service.rollback]]",
+        "[[service.detect]]\nfile = \"/x\"\nwords = { green = \"\" }\n\n[[service.rollback]]",
+    ),
+    (
+        "not PromQL",
+        "[[service.rollback]]",
+        "[[service.detect]]\npromql = { query = 'sum by (env', label = \"env\" }\n\n[[service.rollback]]",
+    ),
+    ("missing key", "[[service.rollback]]", "[[service.detect]]\npromql = { query = 'up' }\n\n[[service.rollback]]"),
+    (
+        "too often",
+        "[[service.rollback]]",
+        "[[service.detect]]\nsymlink = \"/x\"\nevery = \"1ms\"\n\n[[service.rollback]]",
+    ),
+    (
+        "a backend that is a command",
+        "[[service.rollback]]",
+        "[[service.detect]]\nhaproxy = { socket = \"/s\", backend = \"app; shutdown\" }\n\n[[service.rollback]]",
+    ),
+    (
+        "versions of weights",
+        "[[service.rollback]]",
+        "[[service.detect]]\nhaproxy = { socket = \"/s\", backend = \"app\" }\nshows = \"version\"\n\n[[service.rollback]]",
+    ),
+    (
+        "twice the same",
+        "[[service.rollback]]",
+        "[[service.detect]]\nsymlink = \"/x\"\n\n[[service.detect]]\nsymlink = \"/y\"\n\n[[service.rollback]]",
+    ),
+    // flags
+    (
+        "no probe in auto",
+        "[[service.rollback]]",
+        "[[service.flags.new-flow]]\nname = \"kill\"\nexec = [\"/bin/kill-flag\", \"$old\"]\n\n[[service.rollback]]",
+    ),
+    (
+        "not a flag's name",
+        "[[service.rollback]]",
+        "[[service.flags.\"new flow\"]]\nname = \"kill\"\nexec = [\"/bin/kill-flag\", \"$old\"]\nprobe = { exec = [\"/bin/flag\"] }\n\n[[service.rollback]]",
+    ),
+    // webhooks
+    ("missing keys", "[metrics.web]", "[[webhook]]\nname = \"ci\"\n\n[metrics.web]"),
+    (
+        "unknown sender",
+        "[metrics.web]",
+        "[[webhook]]\nname = \"ci\"\nfrom = \"githug\"\nsecret_file = \"/etc/flipback/s\"\n\n\n[metrics.web]",
+    ),
+    (
+        "secret inline",
+        "[metrics.web]",
+        "[[webhook]]\nname = \"ci\"\nfrom = \"github\"\nsecret_file = \"/etc/flipback/s\"\nsecret = \"abc\"\n\n[metrics.web]",
+    ),
+    (
+        "not a path's name",
+        "[metrics.web]",
+        "[[webhook]]\nname = \"ci/cd\"\nfrom = \"github\"\nsecret_file = \"/etc/flipback/s\"\n\n\n[metrics.web]",
+    ),
+    (
+        "unknown service",
+        "[metrics.web]",
+        "[[webhook]]\nname = \"ci\"\nfrom = \"github\"\nsecret_file = \"/etc/flipback/s\"\nservices = [\"chekout\"]\n\n[metrics.web]",
+    ),
+    (
+        "unknown field",
+        "[metrics.web]",
+        "[[webhook]]\nname = \"ci\"\nfrom = \"github\"\nsecret_file = \"/etc/flipback/s\"\nmap = { servce = \"checkout\" }\n\n[metrics.web]",
+    ),
+    (
+        "broken template",
+        "[metrics.web]",
+        "[[webhook]]\nname = \"ci\"\nfrom = \"github\"\nsecret_file = \"/etc/flipback/s\"\nmap = { service = \"{{ repository.name\" }\n\n[metrics.web]",
+    ),
+    (
+        "broken expression",
+        "[metrics.web]",
+        "[[webhook]]\nname = \"ci\"\nfrom = \"github\"\nsecret_file = \"/etc/flipback/s\"\nwhen = \"environment = production\"\n\n[metrics.web]",
+    ),
+    (
+        "another's proof",
+        "[metrics.web]",
+        "[[webhook]]\nname = \"ci\"\nfrom = \"github\"\nsecret_file = \"/etc/flipback/s\"\nsignature = { header = \"X-S\" }\n\n[metrics.web]",
+    ),
+    (
+        "two proofs",
+        "[metrics.web]",
+        "[[webhook]]\nname = \"ci\"\nfrom = \"generic\"\nsecret_file = \"/etc/flipback/s\"\nmap = { service = \"a\", new = \"b\" }\nsignature = { header = \"X-S\" }\ntoken_header = \"X-T\"\n\n[metrics.web]",
+    ),
+    (
+        "nothing is mapped",
+        "[metrics.web]",
+        "[[webhook]]\nname = \"ci\"\nfrom = \"generic\"\nsecret_file = \"/etc/flipback/s\"\n\n\n[metrics.web]",
+    ),
+    (
+        "not a header",
+        "[metrics.web]",
+        "[[webhook]]\nname = \"ci\"\nfrom = \"generic\"\nsecret_file = \"/etc/flipback/s\"\nmap = { service = \"a\", new = \"b\" }\ntoken_header = \"X T:\"\n\n[metrics.web]",
+    ),
+    (
+        "acts without alerts",
+        "[metrics.web]",
+        "[[webhook]]\nname = \"ci\"\nfrom = \"github\"\nsecret_file = \"/etc/flipback/s\"\nacts = true\n\n[metrics.web]",
+    ),
+    (
+        "twice the same",
+        "[metrics.web]",
+        "[[webhook]]\nname = \"ci\"\nfrom = \"github\"\nsecret_file = \"/etc/flipback/s\"\n\n[[webhook]]\nname = \"ci\"\nfrom = \"github\"\nsecret_file = \"/etc/flipback/s\"\n\n\n[metrics.web]",
+    ),
     // email
     ("no port", "\"127.0.0.1:25\"", "\"mail.example.org\""),
     ("not an address", "\"flipback@example.org\"", "\"flipback\""),

@@ -8,6 +8,7 @@
 
 mod audit;
 mod bad_config;
+mod bad_events;
 mod bad_requests;
 mod crash_points;
 mod exact_counts;
@@ -22,3 +23,4 @@ mod native;
 mod stack;
 mod steps;
 mod unit;
+mod ways_in;

@@ -139,15 +139,28 @@ pub struct Options {
     pub mode: &'static str,
     pub confirm: &'static str,
     pub rps: u32,
+    /// A third slot.
+    pub red: bool,
     /// Further text at the end of the configuration (it continues the rollback step's table).
     pub more: &'static str,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { soak: "25s", mode: "auto", confirm: "20s", rps: 200, more: "" }
+        Options { soak: "25s", mode: "auto", confirm: "20s", rps: 200, red: false, more: "" }
     }
 }
+
+/// What a third slot adds to the demo's files, each behind its known text.
+const THIRD: [(&str, &str); 4] = [
+    ("server green 127.0.0.1:@GREEN@ disabled", "\n    server red 127.0.0.1:@RED@ disabled"),
+    ("\"127.0.0.1:@BLUE@\"", ", \"127.0.0.1:@RED@\""),
+    (
+        "slots.blue = { health = { http = \"http://127.0.0.1:@BLUE@/healthz\", timeout = \"1s\" } }",
+        "\nslots.red = { health = { http = \"http://127.0.0.1:@RED@/healthz\", timeout = \"1s\" } }",
+    ),
+    ("\"--log\", \"@DIR@/switches.log\"", ", \"--slots\", \"blue,green,red\""),
+];
 
 pub struct Stack {
     ports: BTreeMap<&'static str, u16>,
@@ -168,10 +181,15 @@ impl Stack {
         let permit = Permit::take();
         let dir = tempfile::Builder::new().prefix("flipback-it-").tempdir().unwrap();
         let ports: BTreeMap<&'static str, u16> =
-            ["FRONT", "BLUE", "GREEN", "PROM", "SMTP"].into_iter().map(|name| (name, free_port())).collect();
+            ["FRONT", "BLUE", "GREEN", "RED", "PROM", "SMTP"].into_iter().map(|name| (name, free_port())).collect();
         let fill = |name: &str| {
             let source = env!("CARGO_MANIFEST_DIR");
             let mut text = fs::read_to_string(format!("{source}/demo/{name}.in")).unwrap();
+            if options.red {
+                for (known, more) in THIRD {
+                    text = text.replace(known, &format!("{known}{more}"));
+                }
+            }
             for (key, port) in &ports {
                 text = text.replace(&format!("@{key}@"), &port.to_string());
             }
@@ -182,7 +200,7 @@ impl Stack {
                 .replace("@MODE@", options.mode)
                 .replace("@CONFIRM@", options.confirm);
             if name == "flipback.toml" {
-                text.push_str(options.more);
+                text.push_str(&options.more.replace("@DIR@", dir.path().to_str().unwrap()));
             }
             fs::write(dir.path().join(name), text).unwrap();
         };
@@ -194,7 +212,8 @@ impl Stack {
             command.args(["--listen", &format!("127.0.0.1:{port}")]);
             (slot, Proc::start(slot, dir.path(), &mut command))
         };
-        let slots = BTreeMap::from([app("blue", ports["BLUE"], "v1.2"), app("green", ports["GREEN"], "v1.3")]);
+        let mut slots = BTreeMap::from([app("blue", ports["BLUE"], "v1.2"), app("green", ports["GREEN"], "v1.3")]);
+        slots.extend(options.red.then(|| app("red", ports["RED"], "v1.4")));
         let haproxy = Proc::start(
             "haproxy",
             dir.path(),
@@ -304,6 +323,29 @@ impl Stack {
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     }
 
+    /// A command to HAProxy's runtime API: what a deploy tool says to it.
+    pub fn haproxy(&self, command: &str) -> String {
+        use std::io::{Read, Write};
+        let mut stream = std::os::unix::net::UnixStream::connect(self.dir.path().join("haproxy.sock")).unwrap();
+        stream.write_all(format!("{command}\n").as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer.trim().to_owned()
+    }
+
+    /// Weights of HAProxy's servers; 0 takes a server out.
+    pub fn weigh(&self, weights: &[(&str, u32)]) {
+        // The ones that get more first: at no instant is there nobody to serve.
+        for (slot, weight) in weights.iter().filter(|(_, weight)| *weight > 0) {
+            let said = self.haproxy(&format!("set weight app/{slot} {weight}; set server app/{slot} state ready"));
+            assert_eq!(said, "", "HAProxy");
+        }
+        for (slot, _) in weights.iter().filter(|(_, weight)| *weight == 0) {
+            let said = self.haproxy(&format!("set server app/{slot} state maint; shutdown sessions server app/{slot}"));
+            assert_eq!(said, "", "HAProxy");
+        }
+    }
+
     pub fn active_slot(&self) -> String {
         let done = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/demo/active-slot"))
             .arg("--socket")
@@ -363,7 +405,7 @@ impl Stack {
     }
 
     pub fn fault(&self, slot: &str, fault: &str) {
-        let port = self.ports[if slot == "blue" { "BLUE" } else { "GREEN" }];
+        let port = self.ports[slot.to_uppercase().as_str()];
         http(port, "PUT", &format!("/fault?{fault}"));
     }
 

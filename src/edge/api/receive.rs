@@ -18,6 +18,7 @@ use crate::domain::service::Slots;
 use crate::domain::switch::{Alert, ServiceName};
 use crate::domain::time::Timestamp;
 use crate::edge::hooks::{Delivery, Hook, Outcome, Refused};
+use crate::edge::inbox::NotTaken;
 use crate::edge::metrics::OfHook;
 use crate::engine::message::{Answer, Input};
 
@@ -81,17 +82,32 @@ async fn announce(c: &ApiContext, hook: &Hook, mut map: Map<String, Value>) -> (
     };
     if let Err(refusal) = may_speak_of(hook, &announcement.service) {
         tracing::warn!(webhook = name, service = %announcement.service, "a delivery speaks of a service that is not its own");
-        return ("forbidden", refusal);
+        return ("forbidden", *refusal);
     }
     let (service, event) = (announcement.service.clone(), announcement.event_id.clone());
     let answer = c.inbox.ask(|request| Input::Announced { request, announcement }).await;
-    let told = match &answer {
-        Ok(answer) => format!("{answer:?}"),
-        Err(error) => format!("{error:?}"),
-    };
     let event = event.as_ref().map(|event| event.as_str());
-    tracing::info!(webhook = name, %service, event, answer = told, "a delivery announced a switch");
+    match told(&answer) {
+        Ok(result) => tracing::info!(webhook = name, %service, event, result, "a delivery announced a switch"),
+        Err(why) => tracing::warn!(webhook = name, %service, event, why, "a delivery's switch was refused"),
+    }
     ("announced", answered(answer))
+}
+
+/// What became of an announcement, for the log.
+pub(super) fn told(answer: &Result<Answer, NotTaken>) -> Result<String, String> {
+    match answer {
+        Ok(Answer::Accepted { switch }) => Ok(format!("accepted as {switch}")),
+        Ok(Answer::Known { switch }) => Ok(format!("known as {switch}")),
+        Ok(Answer::Stepped { switch }) => Ok(format!("a step of {switch}")),
+        Ok(Answer::OwnHand { switch }) => Ok(format!("flipback's own hand ({switch})")),
+        Ok(Answer::Reverted { switch }) => Ok(format!("{switch} was reverted")),
+        Ok(Answer::Done { text }) => Ok(text.clone()),
+        Ok(Answer::NotFound { text } | Answer::Conflict { text } | Answer::NoRoom { text }) => Err(text.clone()),
+        Ok(Answer::Refused { field, text }) => Err(format!("{field}: {text}")),
+        Err(NotTaken::Busy) => Err("flipback is busy".into()),
+        Err(NotTaken::Stopping) => Err("flipback is stopping".into()),
+    }
 }
 
 /// Most tools say where they deployed to, not where the traffic came from.
@@ -124,7 +140,7 @@ async fn alerts(c: &ApiContext, hook: &Hook, all: Vec<(ServiceName, Vec<Alert>)>
     for (service, alerts) in all {
         if let Err(refusal) = may_speak_of(hook, &service) {
             tracing::warn!(webhook = hook.settings.name, %service, "an alert speaks of a service that is not its own");
-            return ("forbidden", refusal);
+            return ("forbidden", *refusal);
         }
         let (by, acts) = (format!("webhook {}", hook.settings.name), hook.settings.acts);
         let names: Vec<&str> = alerts.iter().map(|alert| alert.name.as_str()).collect();
@@ -141,13 +157,13 @@ async fn alerts(c: &ApiContext, hook: &Hook, all: Vec<(ServiceName, Vec<Alert>)>
     ("alerts", success(StatusCode::OK, Done { text: told.join("; ") }))
 }
 
-fn may_speak_of(hook: &Hook, service: &ServiceName) -> Result<(), Response> {
+fn may_speak_of(hook: &Hook, service: &ServiceName) -> Result<(), Box<Response>> {
     let only = &hook.settings.services;
     if only.is_empty() || only.contains(service) {
         return Ok(());
     }
     let text = format!("webhook {} may not speak of {service}", hook.settings.name);
-    Err(failure(StatusCode::FORBIDDEN, "forbidden", &text))
+    Err(Box::new(failure(StatusCode::FORBIDDEN, "forbidden", &text)))
 }
 
 /// 429 with the time to wait.

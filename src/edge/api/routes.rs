@@ -95,8 +95,10 @@ async fn admit(token: Token, request: Request, next: Next) -> Response {
 }
 
 async fn in_time(request: Request, next: Next) -> Response {
+    let path: String = request.uri().path().chars().filter(|c| !c.is_control()).take(80).collect();
     match tokio::time::timeout(REQUEST_MAX, next.run(request)).await {
         Ok(answer) if answer.status() == StatusCode::PAYLOAD_TOO_LARGE => {
+            tracing::warn!(path, "a body was too large");
             failure(StatusCode::PAYLOAD_TOO_LARGE, "too_large", "the body is larger than 64 KiB (a webhook's: 256 KiB)")
         }
         Ok(answer) => answer,
@@ -132,7 +134,13 @@ async fn announce(
             return refused(refusal);
         }
     };
-    answered(c.inbox.ask(|request| Input::Announced { request, announcement }).await)
+    let (service, source) = (announcement.service.clone(), announcement.source.clone());
+    let answer = c.inbox.ask(|request| Input::Announced { request, announcement }).await;
+    match receive::told(&answer) {
+        Ok(result) => tracing::info!(%service, source, result, "a switch was announced"),
+        Err(why) => tracing::warn!(%service, source, why, "an announcement was refused"),
+    }
+    answered(answer)
 }
 
 /// What an announcer says of time is said by the wall clock; the daemon's own may have been left behind.

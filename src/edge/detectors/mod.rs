@@ -50,6 +50,13 @@ pub fn start(
     }
 }
 
+/// One look, for `check --live`.
+pub async fn look(settings: &DetectorSettings, source: &Arc<RwLock<Prometheus>>) -> Result<Sighting, String> {
+    let looking = one_look(settings, source);
+    let look = tokio::time::timeout(LOOK_LIMIT, looking).await;
+    look.unwrap_or_else(|_| Err(format!("no answer within {} s", LOOK_LIMIT.as_secs())))
+}
+
 struct Detector {
     settings: DetectorSettings,
     source: Arc<RwLock<Prometheus>>,
@@ -87,8 +94,7 @@ impl Detector {
         let mut seen = Seen::default();
         let mut sees: Option<bool> = None;
         loop {
-            let look = tokio::time::timeout(LOOK_LIMIT, self.look()).await;
-            let look = look.unwrap_or_else(|_| Err(format!("no answer within {} s", LOOK_LIMIT.as_secs())));
+            let look = look(s, &self.source).await;
             self.metrics.detector_up.get_or_create(&of).set(i64::from(look.is_ok()));
             match look {
                 Ok(now) => {
@@ -126,67 +132,67 @@ impl Detector {
             Err(_) => seen.once = Some(new),
         }
     }
+}
 
-    async fn look(&self) -> Result<Sighting, String> {
-        let s = &self.settings;
-        match &s.look {
-            Look::File { path } => {
-                let text = file::content(path).await?;
-                self.sighting(&file::named_in(&text, &self.words())?)
+async fn one_look(s: &DetectorSettings, source: &Arc<RwLock<Prometheus>>) -> Result<Sighting, String> {
+    match &s.look {
+        Look::File { path } => {
+            let text = file::content(path).await?;
+            s.sighting(&file::named_in(&text, &s.words())?)
+        }
+        Look::Symlink { path } => {
+            let target = file::target(path).await?;
+            s.sighting(&s.meant(&target))
+        }
+        Look::Haproxy { address, backend } => {
+            let weights = haproxy::weights(address, backend).await?;
+            s.weighed(weights.into_iter().map(|(server, weight)| (s.meant(&server), weight)).collect())
+        }
+        Look::Exec { exec, timeout } => {
+            let done = command::run(exec, *timeout).await?;
+            if !done.status.success() {
+                return Err(format!("{exec} ended with {}", done.status));
             }
-            Look::Symlink { path } => {
-                let target = file::target(path).await?;
-                self.sighting(&self.meant(&target))
-            }
-            Look::Haproxy { address, backend } => {
-                let weights = haproxy::weights(address, backend).await?;
-                let weights = weights.into_iter().map(|(server, weight)| (self.meant(&server), weight)).collect();
-                self.weighed(weights)
-            }
-            Look::Exec { exec, timeout } => {
-                let done = command::run(exec, *timeout).await?;
-                if !done.status.success() {
-                    return Err(format!("{exec} ended with {}", done.status));
-                }
-                let weights = output::weights(&done.stdout)?;
-                let weights: Vec<_> = weights.into_iter().map(|(word, w)| (self.meant(&word), w)).collect();
-                match weights.as_slice() {
-                    [(only, _)] => self.sighting(only),
-                    _ => self.weighed(weights),
-                }
-            }
-            Look::Promql { query, label } => {
-                let source = self.source.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
-                let found = source.by_label(query, label).await.map_err(|failure| failure.to_string())?;
-                let found = found.into_iter().map(|(word, value)| (self.meant(&word), value)).collect();
-                self.sighting(&shares::most(found)?)
+            let weights = output::weights(&done.stdout)?;
+            let weights: Vec<_> = weights.into_iter().map(|(word, w)| (s.meant(&word), w)).collect();
+            match weights.as_slice() {
+                [(only, _)] => s.sighting(only),
+                _ => s.weighed(weights),
             }
         }
+        Look::Promql { query, label } => {
+            let source = source.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+            let found = source.by_label(query, label).await.map_err(|failure| failure.to_string())?;
+            let found = found.into_iter().map(|(word, value)| (s.meant(&word), value)).collect();
+            s.sighting(&shares::most(found)?)
+        }
     }
+}
 
+impl DetectorSettings {
     /// Slots with the words that stand for them; a slot without any is its own.
     fn words(&self) -> Vec<(String, Vec<String>)> {
-        self.settings.words.iter().map(|(slot, words)| (slot.to_string(), words.clone())).collect()
+        self.words.iter().map(|(slot, words)| (slot.to_string(), words.clone())).collect()
     }
 
     /// The slot that a word stands for, or the word itself.
     fn meant(&self, word: &str) -> String {
-        let known = self.settings.words.iter().find(|(_, words)| words.iter().any(|w| w == word));
+        let known = self.words.iter().find(|(_, words)| words.iter().any(|w| w == word));
         known.map_or_else(|| word.to_owned(), |(slot, _)| slot.to_string())
     }
 
     fn slot(&self, word: &str) -> Result<Slot, String> {
         let slot = Slot::try_new(word).map_err(|why| why.to_string())?;
-        let known = &self.settings.words;
+        let known = &self.words;
         if !known.is_empty() && !known.contains_key(&slot) {
             let names: Vec<&str> = known.keys().map(Slot::as_str).collect();
-            return Err(format!("{slot} is no slot of {}: {}", self.settings.service, names.join(", ")));
+            return Err(format!("{slot} is no slot of {}: {}", self.service, names.join(", ")));
         }
         Ok(slot)
     }
 
     fn sighting(&self, word: &str) -> Result<Sighting, String> {
-        match self.settings.shows {
+        match self.shows {
             Shows::Slot => Ok(Sighting { shares: [(self.slot(word)?, Percent::ALL)].into(), version: None }),
             Shows::Version => {
                 let version = Version::try_new(word).map_err(|why| why.to_string())?;
@@ -199,7 +205,7 @@ impl Detector {
     fn weighed(&self, weights: Vec<(String, f64)>) -> Result<Sighting, String> {
         let mut shares = std::collections::BTreeMap::new();
         for (slot, part) in shares::parts(weights)? {
-            if let Some(percent) = Percent::try_new(part * 100.0).ok() {
+            if let Ok(percent) = Percent::try_new(part * 100.0) {
                 shares.insert(self.slot(&slot)?, percent);
             }
         }

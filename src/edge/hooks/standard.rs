@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use super::proof::Encoding;
 use super::{Adapter, Delivery, Hook, REPLAY_WINDOW, Read};
-use crate::domain::time::Timestamp;
+use crate::domain::time::{Span, Timestamp};
 
 pub(super) const ADAPTER: Adapter = Adapter {
     admit,
@@ -45,6 +45,7 @@ fn admit(delivery: &Delivery<'_>, hook: &Hook) -> Result<(), String> {
     let sent = Timestamp::from_millis(seconds.saturating_mul(1000));
     let off = delivery.now.since(sent).max(sent.since(delivery.now));
     if off > REPLAY_WINDOW {
+        let off = Span::from_secs(off.as_millis() / 1000);
         return Err(format!("it was signed at {sent}, {off} from now: more than {REPLAY_WINDOW}"));
     }
     Ok(())

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::super::message::{Command, Input, Job};
 use super::*;
+use crate::domain::switch::{Alert, Percent, Sighting};
 
 /// The first of each kind.
 #[derive(Default)]
@@ -50,6 +51,12 @@ fn records_of_each_kind() {
     let _ = w.answer(1, true);
     let _ = w.cancel(1);
     let _ = w.order(1);
+    let service = w.service.name.clone();
+    let seen = Sighting { shares: [(slot("blue"), Percent::ALL)].into(), version: None };
+    w.put(Input::Sighted { service: service.clone(), by: "haproxy".into(), seen });
+    let alert = Alert { name: "Errors".into(), summary: None, began_at: BEGAN };
+    let request = w.request();
+    w.put(Input::Accused { request, service, by: "webhook alerts".into(), alerts: vec![alert], acts: false });
     w.put(Input::Space { low: true });
     w.put(Input::Space { low: false });
     let kinds = w.kinds.unwrap();

@@ -208,6 +208,18 @@ fn what_was_switched_while_flipback_was_away_is_seen_when_it_is_back() {
 }
 
 #[test]
+fn what_is_seen_while_the_disk_is_full_is_watched_when_there_is_room() {
+    let mut w = World::new();
+    sees(&mut w, &[("blue", 100.0)]);
+    w.put(Input::Space { low: true });
+    w.routed = "green";
+    sees(&mut w, &[("green", 100.0)]);
+    assert_eq!(w.engine.open_watches(), 0);
+    w.put(Input::Space { low: false });
+    assert_eq!(w.engine.open_watches(), 1);
+}
+
+#[test]
 fn the_first_look_may_come_after_the_switch() {
     let mut w = World::new();
     w.routed = "green";
@@ -321,6 +333,55 @@ fn a_flag_and_a_switch_do_not_both_act() {
     let ends: Vec<&str> = w.outcomes.values().map(String::as_str).collect();
     let moved: std::collections::BTreeSet<_> = w.ran.iter().map(|attempt| &attempt.switch).collect();
     assert!(moved.len() <= 1, "{ends:?} {}", w.transcript());
+}
+
+/// However the words and the looks of one switch follow each other, it is one watch, with all that was said.
+#[test]
+fn words_and_looks_of_one_switch_are_one_watch() {
+    #[derive(Clone, Copy, Debug)]
+    enum What {
+        Sight,
+        Announce,
+        Repeat,
+        Bare,
+        Restart,
+    }
+    use What::*;
+    let all = [Sight, Announce, Repeat, Bare, Restart];
+    for code in 0..3125_u32 {
+        let order: Vec<What> = (0..5).map(|n| all[(code / 5_u32.pow(n) % 5) as usize]).collect();
+        let mut w = World::new();
+        sees(&mut w, &[("blue", 100.0)]);
+        w.routed = "green";
+        let mut version = false;
+        for (n, what) in order.iter().enumerate() {
+            match what {
+                Sight => sees(&mut w, &[("green", 100.0)]),
+                Announce => drop(w.announce(announcement("blue", "green", "v2"))),
+                Repeat => drop(w.announce(with_event(announcement("blue", "green", "v2"), "e1"))),
+                Bare => drop(w.announce(Announcement { version: None, ..announcement("blue", "green", "v2") })),
+                Restart => w.restart(),
+            }
+            // A word without a version and one with it are told apart, unless a detector saw the switch.
+            version |= matches!(what, Announce | Repeat);
+            let bare_first = order[..=n].iter().any(|w| matches!(w, Bare)) && version;
+            let told = order[..=n].iter().any(|w| !matches!(w, Restart));
+            if !bare_first {
+                assert_eq!(
+                    (w.engine.open_watches(), w.outcomes.len()),
+                    (usize::from(told), 0),
+                    "{order:?}\n{}",
+                    w.transcript()
+                );
+            }
+            w.run_for(Span::from_secs(7));
+        }
+        assert!(w.engine.open_watches() <= 1, "{order:?}");
+        if version && w.outcomes.is_empty() && !order.iter().any(|w| matches!(w, Bare)) {
+            let view = w.engine.watches.values().next().unwrap().view();
+            assert_eq!(view.switch.version, Version::try_new("v2").ok(), "{order:?}");
+        }
+    }
 }
 
 fn accuse(w: &mut World, began_at: Timestamp, acts: bool) {

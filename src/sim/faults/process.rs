@@ -47,6 +47,7 @@ pub struct Process {
 }
 
 /// What somebody asks of the daemon.
+#[allow(clippy::large_enum_variant, reason = "a made world holds some hundreds at a time")]
 #[derive(Debug, Clone, PartialEq)]
 pub enum Call {
     Announce { announcement: Announcement, tries: u32 },

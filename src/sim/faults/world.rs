@@ -27,6 +27,7 @@ const LIVENESS_LIMIT: Ms = 6 * HOUR;
 /// Between the healing and the last trial: every brake is free again.
 const REST: Ms = 25 * HOUR;
 
+#[allow(clippy::large_enum_variant, reason = "a made world holds some hundreds at a time")]
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
     Act(Action),
