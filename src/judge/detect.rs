@@ -1,7 +1,7 @@
 //! What people are shown beside the evidence: how much worse it is, and how small a regression this
 //! traffic could show at all.
 
-use libm::{exp, lgamma, log, sqrt};
+use libm::{exp, lgamma, log};
 
 use super::normal::Normal;
 
@@ -20,30 +20,26 @@ pub fn ratio_interval(normal: &Normal, k: f64, limit: f64, n: f64, x: f64, delta
     let a = 0.5;
     let b = a / limit;
     let ln_mixture = a * log(b) - lgamma(a) + lgamma(a + x) - (a + x) * log(b + n);
-    let excess = |p: f64| ln_mixture - (x * log(p) - n * p) - log(2.0 / delta);
-    let bisect = |mut low: f64, mut high: f64| {
-        let at_low = excess(low) > 0.0;
+    // With u = ln p: k - x u + n e^u is convex, so that Newton's steps from outside never pass a root.
+    let k = ln_mixture - log(2.0 / delta);
+    let excess = |u: f64| k - x * u + n * exp(u);
+    let root = |mut u: f64| {
         for _ in 0..STEPS {
-            let middle = sqrt(low * high);
-            // The two are neighbours: no further step moves either.
-            if middle <= low || middle >= high {
+            let step = excess(u) / (n * exp(u) - x);
+            if !step.is_finite() || (u - step - u).abs() <= 1e-15 * u.abs() {
                 break;
             }
-            if (excess(middle) > 0.0) == at_low {
-                low = middle;
-            } else {
-                high = middle;
-            }
+            u -= step;
         }
-        sqrt(low * high)
+        exp(u)
     };
-    let mode = (x / n).max(1e-12);
-    let mut high = mode;
+    let mut high = log((x / n).max(1e-12));
     while excess(high) <= 0.0 {
-        high *= 2.0;
+        high += core::f64::consts::LN_2;
     }
-    let upper = bisect(mode, high);
-    let lower = if x > 0.0 && excess(1e-15) > 0.0 { bisect(1e-15, mode) } else { 0.0 };
+    let upper = root(high);
+    let low = log(1e-15);
+    let lower = if x > 0.0 && excess(low) > 0.0 { root(low) } else { 0.0 };
     // The normal's own uncertainty, at 97.5 % on either side of the 95 % left.
     (lower / normal.p_at(2.24), upper / normal.p_at(-2.24).max(1e-15))
 }

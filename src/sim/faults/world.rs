@@ -149,7 +149,8 @@ pub struct World {
     /// The wall clock's error.
     pub wall_ms: i64,
     events: BinaryHeap<Reverse<(Ms, u64)>>,
-    what: BTreeMap<u64, Event>,
+    /// Boxed: a tree of large values is moved about all the time.
+    what: BTreeMap<u64, Box<Event>>,
     next_event: u64,
     pub sites: Vec<Site>,
     pub mail_down: bool,
@@ -252,7 +253,7 @@ impl World {
     pub fn later(&mut self, after: Ms, event: Event) {
         self.next_event += 1;
         self.events.push(Reverse((self.now + after, self.next_event)));
-        self.what.insert(self.next_event, event);
+        self.what.insert(self.next_event, Box::new(event));
     }
 
     pub fn tell(&mut self, line: impl FnOnce() -> String) {
@@ -313,7 +314,7 @@ impl World {
             self.events.pop();
             self.now = self.now.max(at);
             if let Some(event) = self.what.remove(&n) {
-                self.happen(event);
+                self.happen(*event);
             }
             if let Some((promise, what)) = self.store.broken.take() {
                 self.violated(promise, what);
