@@ -83,7 +83,14 @@ fn settings(root: &Table<'_, '_>, source: &Source<'_>) -> Option<Settings> {
     if complete {
         services.iter().zip(&list).for_each(|(service, at)| known_controls(service, at, &services));
     }
-    let webhooks = root.get("webhook").map_or(Some(Vec::new()), |at| webhook::webhooks(&at, &services));
+    let webhook_at = root.get("webhook");
+    let webhooks = webhook_at.as_ref().map_or(Some(Vec::new()), |at| webhook::webhooks(at, &services));
+    if let (Some(at), Some(_), Some(ApiSettings { listen: None, .. })) = (&webhook_at, &webhooks, &api) {
+        at.problem(
+            "is received over TCP, and [api] has no listen",
+            Some("listen = \"127.0.0.1:9747\" and token_file in [api]; a TLS proxy before it for other hosts"),
+        );
+    }
     finish_root(root, source);
     if !complete {
         return None;

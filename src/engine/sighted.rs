@@ -25,6 +25,21 @@ impl Engine {
         seen: &Sighting,
         commands: &mut Vec<Command>,
     ) {
+        let before = self.memory.get(&Lane::traffic(service)).and_then(|memory| memory.sighted.get(by)).cloned();
+        self.seen(now, service, by, seen, before.as_ref(), commands);
+    }
+
+    /// `before`: what this detector saw before. What it goes on seeing (after a restart, a reload) tells nothing new:
+    /// one that lags behind must not undo what was announced.
+    fn seen(
+        &mut self,
+        now: Timestamp,
+        service: &ServiceName,
+        by: &str,
+        seen: &Sighting,
+        before: Option<&Sighting>,
+        commands: &mut Vec<Command>,
+    ) {
         let Some(known) = self.services.get(service) else { return };
         // A detector's own configuration names slots; what it cannot mean is not seen.
         let seen = Sighting {
@@ -44,7 +59,7 @@ impl Engine {
         }
         if let Some(open) = self.watches.values().find(|w| w.is_open() && w.announcement.lane() == lane) {
             let id = open.id.clone();
-            return self.sighted_in_open(now, &id, by, &seen, commands);
+            return self.sighted_in_open(now, &id, by, &seen, before, commands);
         }
         let Some(live) = self.live_slot(service).cloned() else {
             // The first look of all: whatever was switched before it is over.
@@ -54,6 +69,9 @@ impl Engine {
             self.note_version(&lane, &seen);
             return;
         };
+        if before == Some(&seen) {
+            return;
+        }
         let (to, share) = match target_of(&seen, &live) {
             Some(found) => found,
             None => {
@@ -79,7 +97,7 @@ impl Engine {
         let services: Vec<ServiceName> = self.services.keys().cloned().collect();
         for service in services {
             let seen = self.memory.get(&Lane::traffic(&service)).map(|m| m.sighted.clone()).unwrap_or_default();
-            seen.iter().for_each(|(by, seen)| self.sighted(now, &service, by, seen, commands));
+            seen.iter().for_each(|(by, seen)| self.seen(now, &service, by, seen, None, commands));
         }
     }
 
@@ -101,11 +119,16 @@ impl Engine {
         id: &SwitchId,
         by: &str,
         seen: &Sighting,
+        before: Option<&Sighting>,
         commands: &mut Vec<Command>,
     ) {
         let Some(watch) = self.watches.get(id) else { return };
         if matches!(watch.phase, Phase::RollingBack(_) | Phase::Recovering(_)) {
             return; // our own hand; the probes tell how it goes
+        }
+        let moving = matches!(watch.phase, Phase::CuttingOver { .. });
+        if before == Some(seen) && !moving {
+            return;
         }
         let a = watch.announcement.clone();
         let of_new = seen.shares.get(&a.new).copied();
@@ -141,7 +164,8 @@ impl Engine {
                     watch.confirm_by_sight(by, turn);
                 });
             }
-            None if seen.shares.contains_key(&a.old) && !matches!(watch.phase, Phase::CuttingOver { .. }) => {
+            // Somebody went back, if this detector had seen it there: one that lags has not.
+            None if seen.shares.contains_key(&a.old) && before.is_some_and(|b| b.shares.contains_key(&a.new)) => {
                 let back = Announcement::of(a.service.clone(), a.new, a.old, source);
                 self.detected(now, back, commands);
             }

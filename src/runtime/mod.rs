@@ -378,7 +378,8 @@ fn live_check(
                 for detector in settings.detectors.iter().filter(|d| d.service == service.name) {
                     let subject = format!("{} detector {}", service.name, detector.name);
                     findings.push(match detectors::look(detector, &shared).await {
-                        Ok(seen) => Finding { subject, level: Level::Ok, text: format!("sees {seen}") },
+                        Ok(Some(seen)) => Finding { subject, level: Level::Ok, text: format!("sees {seen}") },
+                        Ok(None) => Finding { subject, level: Level::Ok, text: "sees traffic on its way".into() },
                         Err(why) => Finding { subject, level: Level::Error, text: why },
                     });
                 }

@@ -74,7 +74,8 @@ fn haproxys_socket_shows_a_switch_that_nobody_announced() {
     let next = wait_until(SOON, "the way back is a switch as well", || {
         json(&stack, &["history"])[0]["id"].as_str().filter(|next| *next != id).map(str::to_owned)
     });
-    assert_eq!(stack.outcome(&next, SOAK), "rolled_back_recovered");
+    // How well green serves after it is another test's question.
+    assert!(stack.outcome(&next, SOAK).starts_with("rolled_back"), "{:#}", stack.watch(&next));
     std::thread::sleep(Duration::from_secs(3));
     assert_eq!(json(&stack, &["history"]).as_array().map(Vec::len), Some(2), "our own hand opens nothing");
 }

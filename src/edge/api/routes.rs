@@ -57,15 +57,16 @@ pub fn router(context: Arc<ApiContext>, token: Option<Token>) -> Router {
         .route("/-/reload", post(reload))
         // Before the token's layer, so that it is behind the token as well.
         .method_not_allowed_fallback(wrong_method);
+    let remote = token.is_some();
     let api = match token {
         Some(token) => api.layer(middleware::from_fn(move |request, next| admit(token.clone(), request, next))),
         None => api,
     };
     // Open to whoever reaches the port, which is loopback: they tell nothing of a switch.
-    // A webhook proves itself by its own secret.
+    // A webhook proves itself by its own secret. Not on the control socket: nobody is to put a proxy before that.
     let hooks = post(receive::receive).layer(DefaultBodyLimit::max(HOOK_BODY_MAX));
-    api.route("/hooks/{name}", hooks)
-        .route("/-/healthy", get(healthy))
+    let api = if remote { api.route("/hooks/{name}", hooks) } else { api };
+    api.route("/-/healthy", get(healthy))
         .route("/-/ready", get(ready))
         .route("/metrics", get(metrics))
         .fallback(|| async { failure(StatusCode::NOT_FOUND, "not_found", "there is no such path") })

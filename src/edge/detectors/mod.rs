@@ -50,8 +50,8 @@ pub fn start(
     }
 }
 
-/// One look, for `check --live`.
-pub async fn look(settings: &DetectorSettings, source: &Arc<RwLock<Prometheus>>) -> Result<Sighting, String> {
+/// One look; `None`: the traffic is on its way from one slot to another.
+pub async fn look(settings: &DetectorSettings, source: &Arc<RwLock<Prometheus>>) -> Result<Option<Sighting>, String> {
     let looking = one_look(settings, source);
     let look = tokio::time::timeout(LOOK_LIMIT, looking).await;
     look.unwrap_or_else(|_| Err(format!("no answer within {} s", LOOK_LIMIT.as_secs())))
@@ -101,8 +101,10 @@ impl Detector {
                     if sees.replace(true) == Some(false) {
                         tracing::info!(service = %s.service, detector = s.name, "the detector sees again");
                     }
-                    if let Some(new) = seen.take(now) {
-                        self.tell(&mut seen, new);
+                    match now.map(|now| seen.take(now)) {
+                        Some(Some(new)) => self.tell(&mut seen, new),
+                        Some(None) => {}
+                        None => seen.once = None,
                     }
                 }
                 Err(why) => {
@@ -134,8 +136,8 @@ impl Detector {
     }
 }
 
-async fn one_look(s: &DetectorSettings, source: &Arc<RwLock<Prometheus>>) -> Result<Sighting, String> {
-    match &s.look {
+async fn one_look(s: &DetectorSettings, source: &Arc<RwLock<Prometheus>>) -> Result<Option<Sighting>, String> {
+    let seen = match &s.look {
         Look::File { path } => {
             let text = file::content(path).await?;
             s.sighting(&file::named_in(&text, &s.words())?)
@@ -164,9 +166,13 @@ async fn one_look(s: &DetectorSettings, source: &Arc<RwLock<Prometheus>>) -> Res
             let source = source.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
             let found = source.by_label(query, label).await.map_err(|failure| failure.to_string())?;
             let found = found.into_iter().map(|(word, value)| (s.meant(&word), value)).collect();
-            s.sighting(&shares::most(found)?)
+            match shares::most(found)? {
+                Some(most) => s.sighting(&most),
+                None => return Ok(None),
+            }
         }
-    }
+    };
+    seen.map(Some)
 }
 
 impl DetectorSettings {

@@ -1,6 +1,7 @@
 //! What each kind of notice says: its word in the subject, its headline, what explains it, what to do next.
 
 use crate::domain::notice::{Notice, NoticeReason};
+use crate::domain::switch::Kind;
 use crate::domain::verdict::{Outcome, Withheld};
 use crate::domain::view::WatchView;
 
@@ -34,36 +35,41 @@ pub(super) fn status(reason: NoticeReason) -> &'static str {
 
 pub(super) fn headline(notice: &Notice) -> String {
     let w = &notice.watch;
-    let (old, new) = (&w.back_to, &w.switch.new);
+    let old = &w.back_to;
+    // A slot that has traffic, or a flag's variation.
+    let (new, back, it, on) = match &w.switch.kind {
+        Kind::Traffic => (w.switch.new.to_string(), "the traffic back".to_owned(), "traffic", "on"),
+        Kind::Flag(flag) => (format!("{flag} = {}", w.switch.new), format!("flag {flag} back"), "flag", "at"),
+    };
     match notice.reason {
-        NoticeReason::BreachedActing => format!("{new} is broken; flipback is moving the traffic back to {old} now."),
+        NoticeReason::BreachedActing => format!("{new} is broken; flipback is moving {back} to {old} now."),
         NoticeReason::OrderedActing => {
-            format!("A person ordered it: flipback is moving the traffic back to {old} now.")
+            format!("A person ordered it: flipback is moving {back} to {old} now.")
         }
-        NoticeReason::ApprovalWanted => format!("{new} is broken. May flipback move the traffic back to {old}?"),
+        NoticeReason::ApprovalWanted => format!("{new} is broken. May flipback move {back} to {old}?"),
         NoticeReason::Withheld if w.breach.is_none() => {
-            format!("Moving the traffic back to {old} was ordered, and flipback did NOT do it.")
+            format!("Moving {back} to {old} was ordered, and flipback did NOT do it.")
         }
-        NoticeReason::Withheld => format!("{new} is broken, and flipback did NOT move the traffic back."),
+        NoticeReason::Withheld => format!("{new} is broken, and flipback did NOT move {back}."),
         NoticeReason::RolledBackRecovered if w.breach.is_none() => {
-            format!("The traffic is back on {old} as ordered, which serves well.")
+            format!("The {it} is back {on} {old} as ordered, which serves well.")
         }
         NoticeReason::RolledBackRecovered => {
-            format!("{new} was broken; the traffic is back on {old}, which serves well.")
+            format!("{new} was broken; the {it} is back {on} {old}, which serves well.")
         }
         NoticeReason::RolledBackNotRecovered => {
-            format!("The traffic is back on {old}, but it is not well there either.")
+            format!("The {it} is back {on} {old}, but it is not well there either.")
         }
         NoticeReason::RolledBackUnseen => {
-            format!("The traffic was moved back to {old}, but no requests came that could show it.")
+            format!("The {it} was moved back to {old}, but no requests came that could show it.")
         }
         NoticeReason::RollbackFailed if w.breach.is_none() => {
-            format!("Moving the traffic back to {old} was ordered, and it FAILED.")
+            format!("Moving {back} to {old} was ordered, and it FAILED.")
         }
-        NoticeReason::RollbackFailed => format!("{new} is broken, and moving the traffic back to {old} FAILED."),
+        NoticeReason::RollbackFailed => format!("{new} is broken, and moving {back} to {old} FAILED."),
         NoticeReason::Stuck => "A rollback step may or may not have been applied; a person must look.".into(),
         NoticeReason::Drift => {
-            format!("flipback had moved the traffic back to {old}; the probe says that this was undone.")
+            format!("flipback had moved {back} to {old}; the probe says that this was undone.")
         }
         NoticeReason::Quarantined => {
             "This version was rolled back too often already: flipback will watch it, and not move it again.".into()

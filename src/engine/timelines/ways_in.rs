@@ -166,6 +166,7 @@ fn somebody_goes_back_without_a_word() {
     sees(&mut w, &[("blue", 100.0)]);
     let _ = w.switch("green", "v2");
     w.run_for(Span::from_secs(20));
+    sees(&mut w, &[("green", 100.0)]);
     w.routed = "blue";
     sees(&mut w, &[("blue", 100.0)]);
     assert_eq!(w.outcomes[&switch(1)], "cancelled");
@@ -177,6 +178,24 @@ fn somebody_goes_back_without_a_word() {
     sees(&mut w, &[("red", 100.0)]);
     assert_eq!(w.outcomes[&switch(2)], "superseded");
     assert_eq!(w.engine.open_watches(), 1);
+}
+
+#[test]
+fn a_detector_that_lags_undoes_nothing() {
+    let mut w = World::new();
+    sees(&mut w, &[("blue", 100.0)]);
+    let _ = w.switch("green", "v2");
+    w.run_for(Span::from_secs(20));
+    // A restart: it tells what it sees anew, and has not seen the switch yet.
+    w.restart();
+    sees(&mut w, &[("blue", 100.0)]);
+    assert_eq!((w.engine.open_watches(), w.outcomes.len()), (1, 0), "{}", w.transcript());
+    assert_eq!(w.run_to_end(1), "passed");
+    w.restart();
+    sees(&mut w, &[("blue", 100.0)]);
+    assert_eq!(w.engine.open_watches(), 0, "nor does it switch back what has passed");
+    sees(&mut w, &[("green", 100.0)]);
+    assert_eq!(w.engine.open_watches(), 0);
 }
 
 #[test]
