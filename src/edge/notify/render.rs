@@ -393,7 +393,10 @@ fn facts(w: &WatchView) -> Vec<(String, String)> {
     let mut out = vec![
         ("Old slot".to_owned(), format!("{} ({})", w.switch.old, version(&w.switch.old_version))),
         ("New slot".to_owned(), format!("{} ({})", w.switch.new, version(&w.switch.version))),
-        ("Announced".to_owned(), format!("{} by {}", w.opened_at, tame(&w.switch.source, 80))),
+        (
+            if w.switch.detected { "Detected" } else { "Announced" }.to_owned(),
+            format!("{} by {}", w.opened_at, tame(&w.switch.source, 80)),
+        ),
         ("Cut-over".to_owned(), w.cut_over_at.map_or("not confirmed".into(), |at| at.to_string())),
         ("Soak".to_owned(), format!("{} with ticks of {}, mode {}, {} ticks so far", w.soak, w.tick, w.mode, w.ticks)),
     ];
