@@ -277,6 +277,11 @@ impl Engine {
                 text: format!("{id} is being rolled back to {first_old}; announce after it has ended"),
             });
         }
+        if steps(&watch.announcement, a) && watch.share() == a.share() {
+            // The same once more, late or with another id: nothing moved, and nothing begins anew.
+            self.adopt(now, id, a, commands);
+            return Met::Answer(Answer::Known { switch: id.clone() });
+        }
         if steps(&watch.announcement, a) {
             self.with(now, &CommandId { switch: id.clone(), n: 0 }, commands, |watch, turn| watch.ramp(a, turn));
             return Met::Answer(Answer::Stepped { switch: id.clone() });

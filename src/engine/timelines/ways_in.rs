@@ -96,6 +96,10 @@ fn a_repeated_step_is_the_same_step() {
     w.run_for(Span::from_secs(20));
     assert_eq!(w.announce(a.clone()), Answer::Stepped { switch: switch(1) });
     assert_eq!(w.engine.watches[&switch(1)].view().soak_ends_at, ends, "a repeat extends nothing");
+    // Nor with an id of its own, or much later.
+    let third = with_event(Announcement { share_percent: share(25.0), ..announcement("blue", "green", "v2") }, "s3");
+    assert_eq!(w.announce(third), Answer::Known { switch: switch(1) });
+    assert_eq!(w.engine.watches[&switch(1)].view().soak_ends_at, ends);
     let other = Announcement { share_percent: share(50.0), ..a };
     assert!(matches!(w.announce(other), Answer::Conflict { .. }), "the same id with another body");
 }
