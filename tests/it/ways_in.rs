@@ -61,8 +61,8 @@ fn haproxys_socket_shows_a_switch_that_nobody_announced() {
     knows(&stack, "blue");
     let moved = Instant::now();
     stack.switch_to("green");
-    // One tick of this service is a second; the command line's own start is in it as well.
-    let id = noticed(&stack, moved, Duration::from_secs(3));
+    // Printed: within a tick. The limit leaves room for a busy machine and the command line's own start.
+    let id = noticed(&stack, moved, Duration::from_secs(5));
     // The pipeline tells of it a moment later: the same switch, which has a version now.
     assert_eq!(stack.announce(), id);
     assert_eq!(stack.watch(&id)["switch"]["version"], "v1.3");
@@ -93,7 +93,7 @@ fn prometheus_shows_a_switch_that_nobody_announced() {
     knows(&stack, "blue");
     let moved = Instant::now();
     stack.switch_to("green");
-    let id = noticed(&stack, moved, Duration::from_secs(6));
+    let id = noticed(&stack, moved, Duration::from_secs(8));
     std::thread::sleep(Duration::from_secs(4));
     only_one(&stack);
     assert!(stack.flipback(&["cancel", &id]).status.success());
@@ -148,7 +148,7 @@ fn nginxs_include_shows_a_switch_that_nobody_announced() {
         .args(["-c", dir.join("nginx.conf").to_str().unwrap(), "-s", "reload"])
         .status();
     assert!(reload.unwrap().success());
-    let id = noticed(&stack, moved, Duration::from_secs(3));
+    let id = noticed(&stack, moved, Duration::from_secs(5));
     wait_until(SOON, "nginx serves green", || served().filter(|body| body.starts_with("checkout green")));
     // Two detectors and one switch.
     std::thread::sleep(Duration::from_secs(2));
@@ -284,8 +284,10 @@ fn monitor_sh_passes_a_good_release_and_fails_a_bad_one_in_a_flood() {
     println!("answers to the flood: {answers:?}");
     assert!(answers.get(&429).is_some_and(|n| *n > 500), "{answers:?}");
     assert!(answers.keys().all(|code| [200, 401, 429].contains(code)), "{answers:?}");
-    let view = stack.watch("checkout-1");
-    assert!(view["ticks"].as_u64().unwrap() >= 23, "a soak of 25 s at ticks of 1 s: {}", view["ticks"]);
+    let (ticks, kinds) = (stack.watch("checkout-1")["ticks"].as_u64().unwrap(), stack.kinds("checkout-1"));
+    println!("{ticks} ticks of 1 s in a soak of 25 s");
+    // On time: neither extended nor blind, whatever a busy machine did to single ticks.
+    assert!(ticks >= 18 && !kinds.iter().any(|kind| kind == "extended" || kind == "blind"), "{ticks} {kinds:?}");
     let said = fs::read_to_string(&log).unwrap();
     for part in ["checkout-1 is watched", "::group::flipback watches checkout-1", "::endgroup::", "checkout-1 passed"] {
         assert!(said.contains(part), "{part:?} is not in\n{said}");
