@@ -432,3 +432,15 @@ fn an_alert_that_may_act_is_a_breach_and_one_that_may_not_is_noted() {
     accuse(&mut w, now, true);
     assert!(matches!(w.answers.last(), Some(Answer::Done { text }) if text.contains("no watch")));
 }
+
+#[test]
+fn series_without_slots_are_no_control_of_themselves() {
+    let mut w = World::with(|service| {
+        service.metrics.requests = "requests".into();
+        service.metrics.errors = Some("errors".into());
+        service.metrics.latency = None;
+    });
+    w.errors.insert("green", 0.2);
+    let _ = w.switch("green", "v2");
+    assert_eq!(w.run_to_end(1), "rolled_back_recovered", "{}", w.transcript());
+}
