@@ -214,10 +214,6 @@ pub struct About {
 }
 
 impl About {
-    pub fn is_empty(&self) -> bool {
-        self.owner.is_none() && self.links.is_empty() && self.changes.is_empty()
-    }
-
     /// Takes what this one does not say from the other.
     pub fn fill_from(&mut self, other: &About) {
         self.owner = self.owner.take().or_else(|| other.owner.clone());

@@ -69,3 +69,10 @@ pub struct ApiContext {
     /// How far the wall clock is ahead of it.
     pub stepped_ms: fn() -> i64,
 }
+
+impl ApiContext {
+    /// The clock that senders speak of: the daemon's own may have been left behind.
+    fn wall(&self) -> Timestamp {
+        (self.now)().shifted((self.stepped_ms)())
+    }
+}

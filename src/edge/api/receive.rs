@@ -16,7 +16,6 @@ use super::routes::{announce_with, answered, failure, refused, success};
 use super::types::Done;
 use crate::domain::service::Slots;
 use crate::domain::switch::{Alert, ServiceName};
-use crate::domain::time::Timestamp;
 use crate::edge::hooks::{Delivery, Hook, Outcome, Refused};
 use crate::edge::inbox::NotTaken;
 use crate::edge::metrics::OfHook;
@@ -44,7 +43,7 @@ pub(super) async fn receive(
         count("too_many");
         return come_back();
     }
-    let delivery = Delivery { headers: &headers, body: &body, now: wall(&c) };
+    let delivery = Delivery { headers: &headers, body: &body, now: c.wall() };
     let (result, answer) = match hook.take(&delivery) {
         Err(Refused::Stranger(why)) => {
             tracing::warn!(webhook = hook.settings.name, %why, "a delivery was not believed");
@@ -63,11 +62,6 @@ pub(super) async fn receive(
     };
     count(result);
     answer
-}
-
-/// What senders say of time is said by the wall clock.
-fn wall(c: &ApiContext) -> Timestamp {
-    (c.now)().shifted((c.stepped_ms)())
 }
 
 async fn announce(c: &ApiContext, hook: &Hook, mut map: Map<String, Value>) -> (&'static str, Response) {

@@ -150,7 +150,7 @@ pub(super) fn announce_with(
     read: impl FnOnce(Timestamp) -> Result<Announcement, Refusal>,
 ) -> Result<Announcement, Refusal> {
     let stepped_ms = (c.stepped_ms)();
-    let a = read((c.now)().shifted(stepped_ms))?;
+    let a = read(c.wall())?;
     let ours = |at: Option<Timestamp>| at.map(|at| at.shifted(-stepped_ms));
     Ok(Announcement { switched_at: ours(a.switched_at), old_until: ours(a.old_until), ..a })
 }

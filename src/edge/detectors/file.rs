@@ -1,6 +1,9 @@
 //! A file that names the slot (an nginx include), or a symlink that points to it (`current`).
 
+use std::collections::BTreeMap;
 use std::path::Path;
+
+use crate::domain::switch::Slot;
 
 /// An include of one upstream is a few lines; a larger file is the wrong one.
 const FILE_MAX: u64 = 64 * 1024;
@@ -26,7 +29,7 @@ pub async fn target(path: &Path) -> Result<String, String> {
 }
 
 /// The one slot whose word stands in the text, comments aside.
-pub fn named_in(text: &str, words: &[(String, Vec<String>)]) -> Result<String, String> {
+pub fn named_in(text: &str, words: &BTreeMap<Slot, Vec<String>>) -> Result<String, String> {
     let code: Vec<&str> = text.lines().map(|line| line.split('#').next().unwrap_or_default()).collect();
     let stands = |word: &String| code.iter().any(|line| has_word(line, word));
     let found: Vec<&str> =
@@ -35,7 +38,7 @@ pub fn named_in(text: &str, words: &[(String, Vec<String>)]) -> Result<String, S
         [one] => Ok((*one).to_owned()),
         [] => Err(format!(
             "none of {} is in it",
-            words.iter().flat_map(|(_, words)| words).map(String::as_str).collect::<Vec<_>>().join(", ")
+            words.values().flatten().map(String::as_str).collect::<Vec<_>>().join(", ")
         )),
         many => Err(format!("it names {} at once", many.join(" and "))),
     }
@@ -55,8 +58,9 @@ fn has_word(line: &str, word: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn words() -> Vec<(String, Vec<String>)> {
-        [("blue", "127.0.0.1:80"), ("green", "127.0.0.1:8080")].map(|(s, w)| (s.to_owned(), vec![w.to_owned()])).into()
+    fn words() -> BTreeMap<Slot, Vec<String>> {
+        let slot = |name| Slot::try_new(name).unwrap();
+        [("blue", "127.0.0.1:80"), ("green", "127.0.0.1:8080")].map(|(s, w)| (slot(s), vec![w.to_owned()])).into()
     }
 
     #[test]

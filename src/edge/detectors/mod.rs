@@ -140,7 +140,7 @@ async fn one_look(s: &DetectorSettings, source: &Arc<RwLock<Prometheus>>) -> Res
     let seen = match &s.look {
         Look::File { path } => {
             let text = file::content(path).await?;
-            s.sighting(&file::named_in(&text, &s.words())?)
+            s.sighting(&file::named_in(&text, &s.words)?)
         }
         Look::Symlink { path } => {
             let target = file::target(path).await?;
@@ -176,11 +176,6 @@ async fn one_look(s: &DetectorSettings, source: &Arc<RwLock<Prometheus>>) -> Res
 }
 
 impl DetectorSettings {
-    /// Slots with the words that stand for them; a slot without any is its own.
-    fn words(&self) -> Vec<(String, Vec<String>)> {
-        self.words.iter().map(|(slot, words)| (slot.to_string(), words.clone())).collect()
-    }
-
     /// The slot that a word stands for, or the word itself.
     fn meant(&self, word: &str) -> String {
         let known = self.words.iter().find(|(_, words)| words.iter().any(|w| w == word));

@@ -1,9 +1,8 @@
 //! Argo CD's notifications: their body is the operator's own template; ours is in `config/integrations/`.
 
-use axum::http::HeaderMap;
 use serde_json::{Map, Value};
 
-use super::{Adapter, Read, proof};
+use super::{Adapter, Delivery, Read, proof};
 
 pub(super) const ADAPTER: Adapter = Adapter {
     admit: |delivery, hook| proof::token(delivery, &hook.secret, &["authorization"]),
@@ -19,7 +18,7 @@ pub(super) const ADAPTER: Adapter = Adapter {
     ],
 };
 
-fn read(_: &HeaderMap, payload: &Value) -> Read {
+fn read(_: &Delivery<'_>, payload: &Value) -> Read {
     match payload.get("phase").and_then(Value::as_str) {
         Some("Succeeded") => Read::Event { vars: Map::new() },
         phase => Read::Ignored(format!("its phase is {}", phase.unwrap_or("not said"))),

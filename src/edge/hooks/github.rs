@@ -1,11 +1,10 @@
 //! GitHub's `deployment_status`: the signature covers the body alone, so the delivery's own id says nothing, and
 //! a repeat is known by the status's id within the body.
 
-use axum::http::HeaderMap;
 use serde_json::{Map, Value};
 
 use super::proof::{self, Encoding};
-use super::{Adapter, Read};
+use super::{Adapter, Delivery, Read};
 
 pub(super) const ADAPTER: Adapter = Adapter {
     admit: |delivery, hook| proof::body_signed(delivery, &hook.secret, "x-hub-signature-256", "sha256=", Encoding::Hex),
@@ -23,8 +22,8 @@ pub(super) const ADAPTER: Adapter = Adapter {
     ],
 };
 
-fn read(headers: &HeaderMap, payload: &Value) -> Read {
-    let event = headers.get("x-github-event").and_then(|value| value.to_str().ok()).unwrap_or("");
+fn read(delivery: &Delivery<'_>, payload: &Value) -> Read {
+    let event = delivery.header("x-github-event").unwrap_or("");
     match (event, payload.pointer("/deployment_status/state").and_then(Value::as_str)) {
         ("ping", _) => Read::Ignored("pong".into()),
         ("deployment_status", Some("success")) => Read::Event { vars: Map::new() },

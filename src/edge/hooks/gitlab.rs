@@ -1,9 +1,8 @@
 //! GitLab's deployment events. GitLab sends the secret itself.
 
-use axum::http::HeaderMap;
 use serde_json::{Map, Value};
 
-use super::{Adapter, Read, proof};
+use super::{Adapter, Delivery, Read, proof};
 
 pub(super) const ADAPTER: Adapter = Adapter {
     admit: |delivery, hook| proof::token(delivery, &hook.secret, &["x-gitlab-token"]),
@@ -20,7 +19,7 @@ pub(super) const ADAPTER: Adapter = Adapter {
     ],
 };
 
-fn read(_: &HeaderMap, payload: &Value) -> Read {
+fn read(_: &Delivery<'_>, payload: &Value) -> Read {
     let text = |key: &str| payload.get(key).and_then(Value::as_str).unwrap_or("");
     match (text("object_kind"), text("status")) {
         ("deployment", "success") => Read::Event { vars: Map::new() },

@@ -1,9 +1,8 @@
 //! Jenkins: the Notification plugin's payload, sent with a token in a header (`httpRequest`, `curl`).
 
-use axum::http::HeaderMap;
 use serde_json::{Map, Value};
 
-use super::{Adapter, Read, proof};
+use super::{Adapter, Delivery, Read, proof};
 
 pub(super) const ADAPTER: Adapter = Adapter {
     admit: |delivery, hook| proof::token(delivery, &hook.secret, &["authorization", "x-flipback-token"]),
@@ -18,7 +17,7 @@ pub(super) const ADAPTER: Adapter = Adapter {
     ],
 };
 
-fn read(_: &HeaderMap, payload: &Value) -> Read {
+fn read(_: &Delivery<'_>, payload: &Value) -> Read {
     let text = |key: &str| payload.pointer(key).and_then(Value::as_str).unwrap_or("");
     match (text("/build/phase"), text("/build/status")) {
         // FINALIZED follows COMPLETED for the same build: its id makes them one.

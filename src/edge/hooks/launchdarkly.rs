@@ -1,10 +1,9 @@
 //! LaunchDarkly: a flag that is turned on or off in an environment. Its payload is an entry of the audit log.
 
-use axum::http::HeaderMap;
 use serde_json::{Map, Value, json};
 
 use super::proof::{self, Encoding};
-use super::{Adapter, Read};
+use super::{Adapter, Delivery, Read};
 
 pub(super) const ADAPTER: Adapter = Adapter {
     admit: |delivery, hook| proof::body_signed(delivery, &hook.secret, "x-ld-signature", "", Encoding::Hex),
@@ -22,7 +21,7 @@ pub(super) const ADAPTER: Adapter = Adapter {
     ],
 };
 
-fn read(_: &HeaderMap, payload: &Value) -> Read {
+fn read(_: &Delivery<'_>, payload: &Value) -> Read {
     if payload.get("kind").and_then(Value::as_str) != Some("flag") {
         return Read::Ignored("it is about no flag".into());
     }

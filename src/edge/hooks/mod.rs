@@ -38,7 +38,7 @@ struct Adapter {
     /// Whether the sender holds the secret; over the raw bytes, before anything in them is looked at.
     admit: fn(&Delivery<'_>, &Hook) -> Result<(), String>,
     /// What is delivered. `vars` are what templates may use besides the payload.
-    read: fn(&HeaderMap, &Value) -> Read,
+    read: fn(&Delivery<'_>, &Value) -> Read,
     /// Where an announcement's fields are, unless the configuration says otherwise.
     templates: &'static [(&'static str, &'static str)],
 }
@@ -120,7 +120,7 @@ impl Hook {
         if !payload.is_object() {
             return Err(Refused::Bad("the body is not a JSON object".into()));
         }
-        let mut vars = match (adapter.read)(delivery.headers, &payload) {
+        let mut vars = match (adapter.read)(delivery, &payload) {
             Read::Ignored(why) => return Ok(Outcome::Ignored(why)),
             Read::Alerts => return alertmanager::alerts(&payload, &self.templates).map_err(Refused::Bad),
             Read::Event { vars } => vars,

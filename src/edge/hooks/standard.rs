@@ -1,6 +1,5 @@
 //! Standard Webhooks: id, instant and body are signed together. `data` holds an announcement as the API takes it.
 
-use axum::http::HeaderMap;
 use serde_json::{Map, Value};
 
 use super::proof::Encoding;
@@ -51,7 +50,7 @@ fn admit(delivery: &Delivery<'_>, hook: &Hook) -> Result<(), String> {
     Ok(())
 }
 
-fn read(headers: &HeaderMap, _: &Value) -> Read {
-    let id = headers.get("webhook-id").and_then(|value| value.to_str().ok()).unwrap_or("");
+fn read(delivery: &Delivery<'_>, _: &Value) -> Read {
+    let id = delivery.header("webhook-id").unwrap_or("");
     Read::Event { vars: Map::from_iter([("webhook_id".to_owned(), Value::String(id.to_owned()))]) }
 }

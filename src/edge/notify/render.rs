@@ -141,9 +141,16 @@ fn told(e: &TimelineEvent) -> String {
     format!("{}: {}", tame(&e.kind.replace('_', " "), 40), tame(&e.text, 400))
 }
 
+/// `checkout`, or `checkout flag new-flow`.
+fn subject_of(w: &WatchView) -> String {
+    match &w.switch.kind {
+        Kind::Traffic => w.switch.service.to_string(),
+        Kind::Flag(flag) => format!("{} flag {flag}", w.switch.service),
+    }
+}
+
 fn way(w: &WatchView) -> String {
-    let flag = if let Kind::Flag(flag) = &w.switch.kind { format!(" flag {flag}") } else { String::new() };
-    format!("{}{flag} {} → {}", w.switch.service, w.switch.old, w.switch.new)
+    format!("{} {} → {}", subject_of(w), w.switch.old, w.switch.new)
 }
 
 fn versioned(w: &WatchView) -> String {
@@ -156,8 +163,7 @@ fn subject(notice: &Notice, breached: &[&Evidence]) -> String {
         notice.reason,
         NoticeReason::RolledBackRecovered | NoticeReason::RolledBackNotRecovered | NoticeReason::RolledBackUnseen
     );
-    let flag = if let Kind::Flag(flag) = &w.switch.kind { format!(" flag {flag}") } else { String::new() };
-    let way = if rolled { format!("{}{flag} {} → {}", w.switch.service, w.switch.new, w.back_to) } else { way(w) };
+    let way = if rolled { format!("{} {} → {}", subject_of(w), w.switch.new, w.back_to) } else { way(w) };
     let what = breached.first().map_or(String::new(), |e| format!(": {}", short(e)));
     let line = format!("[flipback] {} {way}{}{what}", status(notice.reason), versioned(w));
     tame(&line, SUBJECT_CHARS)
