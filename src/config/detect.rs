@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use super::metrics::query;
 use super::plan::argv;
 use super::read::absolute_path;
 use super::settings::{DetectorSettings, Look, Shows, SocketAddress};
@@ -10,7 +11,6 @@ use super::table::{At, Table};
 use crate::domain::service::{Service, Slots};
 use crate::domain::switch::Slot;
 use crate::domain::time::Span;
-use crate::edge::sources::promql;
 
 /// Each looks once a second.
 const DETECTORS_MAX: usize = 8;
@@ -159,16 +159,7 @@ fn haproxy(table: Table<'_, '_>) -> Option<Look> {
 fn by_promql(table: Table<'_, '_>) -> Option<Look> {
     let query = table
         .need("query", "query = 'sum by (env) (rate(http_requests_total{service=\"checkout\"}[15s]))'")
-        .and_then(|at| {
-            let text = at.string()?;
-            match promql::check_query(text) {
-                Ok(()) => Some(text.to_owned()),
-                Err(why) => {
-                    at.problem(why, None);
-                    None
-                }
-            }
-        });
+        .and_then(|at| query(&at));
     let label = table.need("label", "label = \"env\"").and_then(|at| at.string().map(str::to_owned));
     table.finish();
     Some(Look::Promql { query: query?, label: label? })

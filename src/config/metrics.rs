@@ -32,6 +32,18 @@ pub(super) fn service_metrics(
     }
 }
 
+/// Any PromQL.
+pub(super) fn query(at: &At<'_, '_>) -> Option<String> {
+    let text = at.string()?;
+    match promql::check_query(text) {
+        Ok(()) => Some(text.to_owned()),
+        Err(why) => {
+            at.problem(why, None);
+            None
+        }
+    }
+}
+
 pub(super) fn metrics(name: &str, table: Table<'_, '_>) -> Option<Metrics> {
     let selector = |at: At<'_, '_>| -> Option<String> {
         let text = at.string()?;
@@ -72,11 +84,7 @@ pub(super) fn metrics(name: &str, table: Table<'_, '_>) -> Option<Metrics> {
     let mut custom = Vec::new();
     if let Some(t) = table.get("custom").and_then(|at| at.table()) {
         for (name, _, at) in t.entries() {
-            let Some(query) = at.string() else { continue };
-            match promql::check_query(query) {
-                Ok(()) => custom.push((name, query.to_owned())),
-                Err(why) => at.problem(why, None),
-            }
+            custom.extend(query(&at).map(|query| (name, query)));
         }
     }
     let by_slot = requests.as_ref().is_some_and(|r| r.contains("$slot"));

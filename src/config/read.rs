@@ -13,7 +13,7 @@ use super::settings::{
     ApiSettings, EmailSettings, LogFormat, LogSettings, MailLogin, MailTls, PrometheusAuth, PrometheusSettings,
     Settings,
 };
-use super::table::{At, Source, Table};
+use super::table::{At, Source, Table, slip_or_all};
 use super::webhook;
 use crate::domain::brakes::Brakes;
 use crate::domain::service::{Metrics, Service};
@@ -128,11 +128,7 @@ fn finish_root(root: &Table<'_, '_>, source: &Source<'_>) {
     for (key, span, _) in root.entries() {
         if !KNOWN.contains(&key.as_str()) {
             let shown: String = key.chars().take(60).collect();
-            let near = super::table::nearest(&key, KNOWN.iter().copied());
-            let help = near.map_or_else(
-                || format!("the top-level keys are {}", KNOWN.join(", ")),
-                |k| format!("did you mean {k}?"),
-            );
+            let help = slip_or_all(&key, "top-level keys", KNOWN.iter().copied());
             source.problem(span, &shown, "is not a key of the configuration", Some(help));
         }
     }

@@ -91,14 +91,21 @@ impl<'s, 't> Table<'s, 't> {
             }
             let name: String = key.get_ref().chars().take(60).collect();
             let path = if self.path.is_empty() { name.clone() } else { format!("{}.{name}", self.path) };
-            let list = || format!("the keys here are {}", known.join(", "));
-            let help = nearest(&name, known.iter().copied()).map_or_else(list, |k| format!("did you mean {k}?"));
+            let help = slip_or_all(&name, "keys here", known.iter().copied());
             self.source.problem(key.span(), &path, "is not a key of this table", Some(help));
         }
     }
 
     pub fn problem(&self, path: &str, message: impl Into<String>, help: Option<String>) {
         self.source.problem(self.span.clone(), path, message, help);
+    }
+}
+
+/// The mend for a name that is not there: the one that was meant, or all that there are.
+pub fn slip_or_all<'a>(name: &str, what: &str, candidates: impl Iterator<Item = &'a str> + Clone) -> String {
+    match nearest(name, candidates.clone()) {
+        Some(meant) => format!("did you mean {meant}?"),
+        None => format!("the {what} are {}", candidates.collect::<Vec<_>>().join(", ")),
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::read::absolute_path;
 use super::service::named;
 use super::settings::{Proof, Sender, WebhookSettings};
-use super::table::{At, Table, nearest};
+use super::table::{At, Table, slip_or_all};
 use crate::domain::service::Service;
 use crate::domain::switch::{ServiceName, Slot};
 use crate::edge::hooks::{self, Encoding};
@@ -85,11 +85,7 @@ fn webhook(table: Table<'_, '_>, services: &[Service]) -> Option<WebhookSettings
         for (_, at) in at.strings()? {
             let name = named(&at, ServiceName::try_new)?;
             if !services.iter().any(|s| s.name == name) {
-                let known = || services.iter().map(|s| s.name.as_str());
-                let help = nearest(name.as_str(), known()).map_or_else(
-                    || format!("the services are {}", known().collect::<Vec<_>>().join(", ")),
-                    |near| format!("did you mean {near}?"),
-                );
+                let help = slip_or_all(name.as_str(), "services", services.iter().map(|s| s.name.as_str()));
                 at.problem(format!("there is no service {name}"), Some(&help));
             }
             only.push(name);
@@ -164,9 +160,7 @@ fn map(at: &At<'_, '_>) -> Option<BTreeMap<String, String>> {
     let mut templates = BTreeMap::new();
     for (field, span, place) in at.table()?.entries() {
         if !FIELDS.contains(&field.as_str()) {
-            let near = nearest(&field, FIELDS.iter().copied());
-            let help =
-                near.map_or_else(|| format!("the fields are {}", FIELDS.join(", ")), |f| format!("did you mean {f}?"));
+            let help = slip_or_all(&field, "fields", FIELDS.iter().copied());
             place.source.problem(span, &place.path, "is no field of an announcement", Some(help));
             continue;
         }
