@@ -17,8 +17,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
+use crate::domain::action::Action;
 use crate::domain::attempt::Marks;
 use crate::domain::plan::{StepEnd, StepResult};
+use crate::domain::switch::Slot;
 use crate::domain::time::{Span, Timestamp};
 
 /// Captured output, head and tail together. More helps nobody and would fill the journal.
@@ -45,6 +47,9 @@ pub const GROUP: &str = "group";
 #[serde(deny_unknown_fields)]
 pub struct Spec {
     pub argv: Vec<String>,
+    /// For an action of flipback's own: `argv` is this program then, and reads it here.
+    #[serde(default)]
+    pub native: Option<Native>,
     /// The whole environment of the step.
     pub env: BTreeMap<String, String>,
     pub start_by: Timestamp,
@@ -53,6 +58,12 @@ pub struct Spec {
     pub disarmed: Vec<String>,
     /// File whose lock serialises the steps that touch the same thing.
     pub serial: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Native {
+    pub action: Action,
+    pub to: Slot,
 }
 
 /// Runs the attempt in `dir`. Exit code 0: a result was written; 1: refused or failed, said on stderr.
@@ -261,6 +272,7 @@ mod tests {
     fn spec(dir: &Path, argv: &[&str], seconds: u64) -> Spec {
         Spec {
             argv: argv.iter().map(|s| (*s).to_owned()).collect(),
+            native: None,
             env: BTreeMap::from([("PATH".into(), "/usr/bin:/bin".into()), ("FLIPBACK_OLD".into(), "blue".into())]),
             start_by: now() + Span::from_secs(5),
             deadline: now() + Span::from_secs(seconds),

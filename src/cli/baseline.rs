@@ -32,6 +32,8 @@ pub enum Verb {
         from: String,
         #[arg(long)]
         to: String,
+        #[arg(long, default_value = "")]
+        why: String,
     },
     /// Choose by the usual rules again
     Unpin { service: String },
@@ -59,8 +61,8 @@ pub fn run(global: &Global, verb: &Verb) -> i32 {
         Verb::Invalidate { service, from, to, why } => {
             operate::post(global, &path(service, "/invalidate"), Some(json!({ "from": from, "to": to, "why": why })))
         }
-        Verb::Pin { service, from, to } => {
-            operate::post(global, &path(service, "/pin"), Some(json!({ "from": from, "to": to })))
+        Verb::Pin { service, from, to, why } => {
+            operate::post(global, &path(service, "/pin"), Some(json!({ "from": from, "to": to, "why": why })))
         }
         Verb::Unpin { service } => operate::post(global, &path(service, "/unpin"), None),
     }

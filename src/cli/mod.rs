@@ -4,6 +4,7 @@ mod announce;
 mod baseline;
 mod check;
 mod client;
+mod drill;
 mod faults;
 mod journal;
 mod operate;
@@ -15,6 +16,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use serde_json::json;
 
 use crate::config::{Overrides, SOCKET, STATE_DIR};
 
@@ -110,9 +112,42 @@ enum Verb {
         limit: u32,
     },
     /// Let a waiting rollback go ahead
-    Approve { id: String },
+    Approve {
+        id: String,
+        #[arg(long, default_value = "")]
+        why: String,
+    },
     /// Leave the traffic where it is
-    Decline { id: String },
+    Decline {
+        id: String,
+        #[arg(long, default_value = "")]
+        why: String,
+    },
+    /// Judge nothing for a while; the soak is longer by that
+    Pause {
+        id: String,
+        /// Goes on by itself after this (four hours at most)
+        #[arg(long = "for", value_name = "TIME", default_value = "15m", value_parser = span)]
+        lasts: crate::domain::time::Span,
+        #[arg(long, default_value = "")]
+        why: String,
+    },
+    /// End a pause
+    Resume {
+        id: String,
+        #[arg(long, default_value = "")]
+        why: String,
+    },
+    /// Make a soak longer
+    Extend {
+        id: String,
+        #[arg(long, value_name = "TIME", value_parser = span)]
+        by: crate::domain::time::Span,
+        #[arg(long, default_value = "")]
+        why: String,
+    },
+    /// Practise the way back: dry, or with --for-real there and back
+    Drill(drill::DrillArgs),
     /// Move the traffic back now: of an open watch, or over one that ended without moving it
     Rollback {
         id: String,
@@ -142,6 +177,16 @@ enum Verb {
     /// Carry out one step (used by the daemon)
     #[command(hide = true)]
     Shim { dir: PathBuf },
+    /// Carry out an action of flipback's own (used by the shim)
+    #[command(hide = true)]
+    Act { dir: PathBuf },
+    /// Carry out a step outside the daemon's sandbox (used by flipback-rollback@.service)
+    #[command(hide = true)]
+    UnitStep {
+        instance: String,
+        #[arg(long, default_value = "/etc/flipback/flipback.toml")]
+        config: PathBuf,
+    },
 }
 
 fn span(text: &str) -> Result<crate::domain::time::Span, String> {
@@ -176,22 +221,20 @@ pub fn main() -> i32 {
         Verb::Status => show::status(&global),
         Verb::Show { id } => show::one(&global, &id),
         Verb::History { service, limit } => show::history(&global, service.as_deref(), limit),
-        Verb::Approve { id } => {
-            operate::post(&global, &format!("/api/v1/watches/{}/approve", client::path_part(&id)), None)
+        Verb::Approve { id, why } => operate::upon(&global, &id, "approve", json!({ "why": why })),
+        Verb::Decline { id, why } => operate::upon(&global, &id, "decline", json!({ "why": why })),
+        Verb::Rollback { id, why } => operate::upon(&global, &id, "rollback", json!({ "why": why })),
+        Verb::Cancel { id, why } => operate::upon(&global, &id, "cancel", json!({ "why": why })),
+        Verb::Pause { id, lasts, why } => {
+            operate::upon(&global, &id, "pause", json!({ "for": lasts.to_string(), "why": why }))
         }
-        Verb::Decline { id } => {
-            operate::post(&global, &format!("/api/v1/watches/{}/decline", client::path_part(&id)), None)
+        Verb::Resume { id, why } => operate::upon(&global, &id, "resume", json!({ "why": why })),
+        Verb::Extend { id, by, why } => {
+            operate::upon(&global, &id, "extend", json!({ "by": by.to_string(), "why": why }))
         }
-        Verb::Rollback { id, why } => operate::post(
-            &global,
-            &format!("/api/v1/watches/{}/rollback", client::path_part(&id)),
-            Some(serde_json::json!({ "why": why })),
-        ),
-        Verb::Cancel { id, why } => operate::post(
-            &global,
-            &format!("/api/v1/watches/{}/cancel", client::path_part(&id)),
-            Some(serde_json::json!({ "why": why })),
-        ),
+        Verb::Drill(args) => drill::run(&global, &args),
+        Verb::Act { dir } => crate::edge::actuators::native::act(&dir),
+        Verb::UnitStep { instance, config } => crate::edge::actuators::native::unit::run(&instance, &config),
         Verb::Arm(which) => operate::arm(&global, &which, true),
         Verb::Disarm(which) => operate::arm(&global, &which, false),
         Verb::Baseline(verb) => baseline::run(&global, &verb),

@@ -3,7 +3,7 @@
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::client::Client;
+use super::client::{Client, path_part};
 use super::{Global, Output, exit, print, print_json};
 use crate::edge::api::types::Done;
 
@@ -15,15 +15,22 @@ pub struct Which {
     /// flipback as a whole
     #[arg(long, conflicts_with = "service")]
     all: bool,
+    #[arg(long, default_value = "")]
+    why: String,
 }
 
 pub fn arm(global: &Global, which: &Which, armed: bool) -> i32 {
     let path = if armed { "/api/v1/arm" } else { "/api/v1/disarm" };
     let body = match &which.service {
-        Some(service) => json!({ "service": service }),
-        None => json!({}),
+        Some(service) => json!({ "service": service, "why": which.why }),
+        None => json!({ "why": which.why }),
     };
     post(global, path, Some(body))
+}
+
+/// A verb upon one watch.
+pub fn upon(global: &Global, id: &str, verb: &str, body: Value) -> i32 {
+    post(global, &format!("/api/v1/watches/{}/{verb}", path_part(id)), Some(body))
 }
 
 pub fn post(global: &Global, path: &str, body: Option<Value>) -> i32 {

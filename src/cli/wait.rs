@@ -120,11 +120,14 @@ fn settled(view: &WatchView, soak: bool) -> Option<i32> {
 
 fn code(outcome: &Outcome) -> i32 {
     match outcome {
-        Outcome::Passed { .. } => exit::OK,
+        Outcome::Passed { .. } | Outcome::Drilled { .. } => exit::OK,
         Outcome::RolledBackRecovered
         | Outcome::RolledBackNotRecovered
         | Outcome::RolledBackUnseen
         | Outcome::RollbackFailed { .. }
+        // The release is not what it was meant to be: a pipeline must not go on with it.
+        | Outcome::Healed { .. }
+        | Outcome::DrillFailed { .. }
         | Outcome::Withheld { .. } => exit::FAILED,
         Outcome::Unjudged { .. } | Outcome::Unconfirmed { .. } => exit::NO_VERDICT,
         Outcome::Superseded | Outcome::Cancelled { .. } => exit::OVERTAKEN,

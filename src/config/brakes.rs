@@ -1,7 +1,7 @@
 //! `[brakes]` and `[fallback]`: how often flipback acts by itself, and who is told when mail does not go.
 
-use super::plan::argv;
 use super::settings::FallbackSettings;
+use super::slots::argv;
 use super::table::{At, Table};
 use crate::domain::brakes::{Brake, Brakes};
 use crate::domain::time::Span;

@@ -1,12 +1,12 @@
 //! `[[service.detect]]`: where a switch is noticed that nobody announced.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
+use super::action;
 use super::metrics::query;
-use super::plan::argv;
 use super::read::absolute_path;
-use super::settings::{DetectorSettings, Look, Shows, SocketAddress};
+use super::settings::{DetectorSettings, Look, Shows};
+use super::slots::argv;
 use super::table::{At, Table};
 use crate::domain::service::{Service, Slots};
 use crate::domain::switch::Slot;
@@ -129,24 +129,9 @@ fn words(at: &At<'_, '_>, service: &Service) -> Option<BTreeMap<Slot, Vec<String
 }
 
 fn haproxy(table: Table<'_, '_>) -> Option<Look> {
-    let (socket, tcp) = (table.get("socket"), table.get("tcp"));
+    let address = action::socket(&table);
     let backend =
         table.need("backend", "backend = \"app\"").and_then(|at| at.string().map(|text| (text.to_owned(), at.clone())));
-    let address = match (socket, tcp) {
-        (Some(at), None) => absolute_path(&at).map(|path: PathBuf| SocketAddress::Unix(path)),
-        (None, Some(at)) => at.string().and_then(|text| match text.parse() {
-            Ok(address) => Some(SocketAddress::Tcp(address)),
-            Err(_) => {
-                at.problem("is not an address with a port", Some("tcp = \"127.0.0.1:9999\""));
-                None
-            }
-        }),
-        _ => {
-            let help = Some("socket = \"/run/haproxy/admin.sock\"".into());
-            table.problem(&table.path, "needs exactly one of socket and tcp", help);
-            None
-        }
-    };
     table.finish();
     let (backend, at) = backend?;
     if Slot::try_new(backend.clone()).is_err() {

@@ -1,13 +1,15 @@
 //! TOML → [`Settings`], validated; every problem at once, with its place and its mend.
 
+mod action;
 mod brakes;
 mod detect;
 mod metrics;
-mod plan;
 mod problem;
 mod read;
 pub mod service;
 pub mod settings;
+mod slots;
+mod step;
 mod table;
 mod webhook;
 

@@ -172,7 +172,7 @@ fn prometheus(table: Table<'_, '_>) -> Option<PrometheusSettings> {
 }
 
 /// A secret in the file itself would end up in backups and tickets.
-fn refuse_inline(table: &Table<'_, '_>, key: &'static str, file_key: &str) {
+pub(super) fn refuse_inline(table: &Table<'_, '_>, key: &'static str, file_key: &str) {
     if let Some(at) = table.get(key) {
         at.problem(
             "is a secret in the configuration",
@@ -313,6 +313,11 @@ pub(super) fn absolute_path(at: &At<'_, '_>) -> Option<PathBuf> {
 }
 
 pub(super) fn http_url(at: &At<'_, '_>) -> Option<String> {
+    Some(checked_url(at)?.trim_end_matches('/').to_owned())
+}
+
+/// The URL as it is written.
+pub(super) fn checked_url<'s>(at: &At<'s, '_>) -> Option<&'s str> {
     let text = at.string()?;
     let shown: String = text.chars().take(80).collect();
     match reqwest::Url::parse(text) {
@@ -327,7 +332,7 @@ pub(super) fn http_url(at: &At<'_, '_>) -> Option<String> {
             );
             None
         }
-        Ok(_) => Some(text.trim_end_matches('/').to_owned()),
+        Ok(_) => Some(text),
         Err(why) => {
             at.problem(format!("{shown:?} is not a URL: {why}"), Some("like http://127.0.0.1:9090"));
             None

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use super::detect;
 use super::metrics::service_metrics;
-use super::plan::{flags, plan, slots};
 use super::read::http_url;
 use super::settings::DetectorSettings;
+use super::slots::slots;
+use super::step::{Purpose, flags, plan};
 use super::table::{At, Table};
-use crate::domain::plan::Plan;
+use crate::domain::plan::{Plan, Step};
 use crate::domain::policy::{
     Alpha, Bound, CustomLimit, Limits, Mode, Policy, Ratio, RuleKind, Share, TailNull, WarmUp,
 };
@@ -88,7 +89,10 @@ pub(super) fn read(
         }
         t.finish();
     }
-    let plan = table.get("rollback").map_or(Some(Plan::default()), |at| plan(&at, slots.as_ref()));
+    let way_back =
+        table.get("rollback").map_or(Some(Plan::default()), |at| plan(&at, slots.as_ref(), Purpose::Rollback));
+    let after_at = table.get("after_passed");
+    let after_passed = after_at.map_or(Some(Plan::default()), |at| plan(&at, slots.as_ref(), Purpose::AfterPassed));
     let flags = table.get("flags").map_or(Some(BTreeMap::new()), |at| flags(&at));
     let detect_at = table.get("detect");
     let (span_at, table_path) = (mode_at.clone(), table.path.clone());
@@ -114,7 +118,8 @@ pub(super) fn read(
             baseline_requests_min: requests_min,
             notify_passed,
         },
-        plan: plan?,
+        plan: way_back?,
+        after_passed: after_passed?,
         flags: flags?,
         unverified,
         controls: controls.unwrap_or_default(),
@@ -191,6 +196,13 @@ pub fn missing_for_auto(service: &Service) -> Vec<String> {
         if step.probe.is_none() {
             missing.push(format!("rollback step {} has no probe", step.name));
         }
+    }
+    if !service.plan.steps.is_empty() && service.plan.steps.iter().all(|step| step.is_remedy()) {
+        missing.push("no step moves the traffic: every one is a remedy (heals_within)".into());
+    }
+    let proves_slot = |step: &Step| step.probe.is_none() || step.probe_of_slots().is_some();
+    if !service.plan.steps.is_empty() && !service.plan.steps.iter().any(proves_slot) {
+        missing.push("no probe of a rollback step shows which slot has the traffic".into());
     }
     for (flag, plan) in &service.flags {
         for step in plan.steps.iter().filter(|step| step.probe.is_none()) {

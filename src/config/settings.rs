@@ -1,12 +1,11 @@
 //! The validated configuration: what the rest of the program sees of it.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use crate::domain::action::{Exec, SocketAddress};
 use crate::domain::brakes::Brakes;
-use crate::domain::plan::Exec;
 use crate::domain::service::Service;
 use crate::domain::switch::{ServiceName, Slot};
 use crate::domain::time::Span;
@@ -58,21 +57,6 @@ pub enum Look {
     Exec { exec: Exec, timeout: Span },
     /// Numbers by a label: most of them are on the slot.
     Promql { query: String, label: String },
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SocketAddress {
-    Unix(PathBuf),
-    Tcp(SocketAddr),
-}
-
-impl fmt::Display for SocketAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            SocketAddress::Unix(path) => write!(f, "{}", path.display()),
-            SocketAddress::Tcp(address) => write!(f, "{address}"),
-        }
-    }
 }
 
 /// Received at `/hooks/NAME`.

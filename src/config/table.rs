@@ -84,6 +84,11 @@ impl<'s, 't> Table<'s, 't> {
 
     /// Call when all keys were asked for: the rest is unknown.
     pub fn finish(self) {
+        self.tell_unknown();
+    }
+
+    /// The same for a table that was lent.
+    pub fn tell_unknown(&self) {
         let known = self.known.borrow();
         for (key, _) in self.table.iter() {
             if known.contains(&&**key.get_ref()) {

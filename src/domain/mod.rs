@@ -3,10 +3,12 @@
 //! The types derive serde so that the journal can keep them; the shape on disk is guarded by the
 //! journal's record version and a fixture per version, not by a second copy of every type.
 
+pub mod action;
 pub mod attempt;
 pub mod baseline;
 pub mod brakes;
 pub mod counts;
+pub mod drill;
 pub mod notice;
 pub mod plan;
 pub mod policy;

@@ -46,6 +46,15 @@ pub enum NoticeReason {
     RolledBackNotRecovered,
     RolledBackUnseen,
     RollbackFailed,
+    /// A remedy made it well; the traffic stays.
+    Healed,
+    /// A drill went well, or the way back has rotted.
+    Drilled,
+    DrillFailed,
+    /// The soak was passed; what was to follow it was not done.
+    AfterPassedFailed,
+    /// A person paused the watch: nothing is judged until it goes on.
+    Paused,
     /// A step about which only a person can decide.
     Stuck,
     /// After a rollback the probe shows something else again: somebody or something undid it.
@@ -83,10 +92,13 @@ pub enum Severity {
 impl NoticeReason {
     pub fn severity(self) -> Severity {
         match self {
-            Self::Passed | Self::SeesAgain | Self::Superseded | Self::Cancelled => Severity::Info,
+            Self::Passed | Self::SeesAgain | Self::Superseded | Self::Cancelled | Self::Drilled => Severity::Info,
             Self::LittleBaseline
             | Self::Thin
             | Self::OldEndsEarly
+            | Self::Paused
+            | Self::Healed
+            | Self::AfterPassedFailed
             | Self::RolledBackRecovered
             | Self::BreachedActing
             | Self::OrderedActing => Severity::Warning,
@@ -95,6 +107,7 @@ impl NoticeReason {
             | Self::RolledBackNotRecovered
             | Self::RolledBackUnseen
             | Self::RollbackFailed
+            | Self::DrillFailed
             | Self::Stuck
             | Self::Drift
             | Self::Quarantined
@@ -115,6 +128,11 @@ impl NoticeReason {
             Self::RolledBackNotRecovered => "rolled_back_not_recovered",
             Self::RolledBackUnseen => "rolled_back_unseen",
             Self::RollbackFailed => "rollback_failed",
+            Self::Healed => "healed",
+            Self::Drilled => "drilled",
+            Self::DrillFailed => "drill_failed",
+            Self::AfterPassedFailed => "after_passed_failed",
+            Self::Paused => "paused",
             Self::Stuck => "stuck",
             Self::Drift => "drift",
             Self::Quarantined => "quarantined",

@@ -5,6 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::action::{Action, Exec, Look};
 use super::switch::{Slot, SwitchId};
 use super::time::{Span, Timestamp};
 
@@ -20,7 +21,7 @@ pub struct Plan {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
     pub name: String,
-    pub action: Exec,
+    pub action: Action,
     /// Kill the step's whole process group after this long.
     pub timeout: Span,
     pub probe: Option<Probe>,
@@ -30,50 +31,55 @@ pub struct Step {
     pub retry_safe: bool,
     /// Steps that touch the same thing run one at a time.
     pub lock: String,
+    /// `$old_word` and `$new_word`: what slots are called where their names are not used.
+    pub words: BTreeMap<Slot, String>,
+    /// After it is done, before the next one: connections drain, a job leader hands over.
+    pub wait: Span,
+    /// A remedy: the traffic stays, and the signals have so long to recover before the next rung.
+    pub heals_within: Option<Span>,
+    pub when: When,
+    pub on_failure: OnFailure,
+    /// No attempt of it begins after so long, and none runs longer.
+    pub limit: Option<Span>,
 }
 
-/// A command: absolute program, arguments; never a shell. `$old`, `$new`, `$service`, `$slot` count
-/// only as a whole element.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Exec {
-    pub argv: Vec<String>,
-}
+impl Step {
+    /// Whether it leaves the traffic where it is.
+    pub fn is_remedy(&self) -> bool {
+        self.heals_within.is_some()
+    }
 
-impl Exec {
-    /// Puts values in the place of whole elements that are variables.
-    pub fn resolve(&self, vars: &BTreeMap<&str, &str>) -> Exec {
-        Exec {
-            argv: self
-                .argv
-                .iter()
-                .map(|element| match element.strip_prefix('$').and_then(|name| vars.get(name)) {
-                    Some(value) => (*value).to_owned(),
-                    None => element.clone(),
-                })
-                .collect(),
-        }
+    /// Its probe, where that shows which slot has the traffic.
+    pub fn probe_of_slots(&self) -> Option<&Probe> {
+        self.probe.as_ref().filter(|probe| !matches!(probe.expect, Expect::Fixed(_)))
     }
 }
 
-impl fmt::Display for Exec {
-    /// For people: elements with blanks or quotes are quoted. Not meant for a shell.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, element) in self.argv.iter().enumerate() {
-            let blank = if i == 0 { "" } else { " " };
-            if element.is_empty() || element.chars().any(|c| c.is_whitespace() || c == '"' || c.is_control()) {
-                write!(f, "{blank}{element:?}")?;
-            } else {
-                write!(f, "{blank}{element}")?;
-            }
-        }
-        Ok(())
-    }
+/// Which rungs of the ladder are tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum When {
+    #[default]
+    Always,
+    /// Only in the place of one that failed.
+    AfterFailure,
+}
+
+/// What a step that cannot be done means for those after it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnFailure {
+    /// They rest on it.
+    #[default]
+    Stop,
+    /// They are tried all the same.
+    Next,
 }
 
 /// The read-back that shows the active slot: prints one line, which is compared with `expect`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Probe {
-    pub exec: Exec,
+    pub look: Look,
     /// What the probe prints for a slot: `$old` in the configuration, so the slot's name itself, or
     /// the slot's own word where they differ.
     pub expect: Expect,
@@ -88,6 +94,8 @@ pub enum Expect {
     SlotName,
     /// The line is this word for each slot (an upstream's or a server's name).
     Words(BTreeMap<Slot, String>),
+    /// The line is this whatever the slots are: a flag that is off.
+    Fixed(String),
 }
 
 impl Expect {
@@ -95,6 +103,7 @@ impl Expect {
         match self {
             Expect::SlotName => slot.as_str(),
             Expect::Words(words) => words.get(slot).map_or(slot.as_str(), String::as_str),
+            Expect::Fixed(word) => word,
         }
     }
 }

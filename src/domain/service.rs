@@ -15,6 +15,8 @@ pub struct Service {
     pub metrics: Metrics,
     pub policy: Policy,
     pub plan: Plan,
+    /// What follows a passed soak: the old slot is torn down, a release is promoted.
+    pub after_passed: Plan,
     /// Feature flags that are watched when they change, each with its own kill switch.
     #[serde(default)]
     pub flags: BTreeMap<FlagName, Plan>,

@@ -99,6 +99,17 @@ pub enum Outcome {
     RollbackFailed {
         why: String,
     },
+    /// Breached, and well again by a remedy: the traffic stayed.
+    Healed {
+        by: String,
+    },
+    /// A drill showed a way back that works; dry: as far as can be tried without moving traffic.
+    Drilled {
+        dry: bool,
+    },
+    DrillFailed {
+        why: String,
+    },
     /// Breached, and nothing was moved.
     Withheld {
         why: Withheld,
@@ -176,6 +187,9 @@ impl Outcome {
             Outcome::RolledBackNotRecovered => "rolled_back_not_recovered",
             Outcome::RolledBackUnseen => "rolled_back_unseen",
             Outcome::RollbackFailed { .. } => "rollback_failed",
+            Outcome::Healed { .. } => "healed",
+            Outcome::Drilled { .. } => "drilled",
+            Outcome::DrillFailed { .. } => "drill_failed",
             Outcome::Withheld { .. } => "withheld",
             Outcome::Unjudged { .. } => "unjudged",
             Outcome::Unconfirmed { .. } => "unconfirmed",
@@ -194,7 +208,11 @@ impl Outcome {
             | Outcome::RolledBackUnseen
             | Outcome::Superseded => None,
             Outcome::Withheld { why } => Some(why.to_string()),
-            Outcome::RollbackFailed { why }
+            Outcome::Healed { by } => Some(format!("by {by}; the traffic stays")),
+            Outcome::Drilled { dry: true } => Some("dry: nothing was moved".into()),
+            Outcome::Drilled { dry: false } => Some("there and back".into()),
+            Outcome::DrillFailed { why }
+            | Outcome::RollbackFailed { why }
             | Outcome::Unjudged { why }
             | Outcome::Unconfirmed { why }
             | Outcome::Cancelled { why } => Some(why.clone()),

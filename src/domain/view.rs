@@ -49,6 +49,9 @@ pub struct WatchView {
     /// The signals that broke, as they stood when the breach was decided.
     pub breach: Option<Breach>,
     pub steps: Vec<StepRecord>,
+    /// Nothing is judged until then, by whom and why.
+    #[serde(default)]
+    pub paused: Option<Pause>,
     /// The old slot after the rollback.
     pub recovery: Option<Recovery>,
     pub timeline: Vec<TimelineEvent>,
@@ -69,6 +72,13 @@ pub struct Breach {
     pub to: Timestamp,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pause {
+    pub since: Timestamp,
+    pub until: Timestamp,
+    pub by: String,
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Recovery {
     pub proven_at: Timestamp,
@@ -85,6 +95,12 @@ pub enum PhaseWord {
     Asking,
     RollingBack,
     Recovering,
+    /// A remedy was applied: do the signals recover?
+    Healing,
+    /// The soak was passed; its last steps run.
+    Concluding,
+    /// A drill.
+    Drilling,
     Ended,
 }
 
@@ -96,6 +112,9 @@ impl PhaseWord {
             PhaseWord::Asking => "asking",
             PhaseWord::RollingBack => "rolling_back",
             PhaseWord::Recovering => "recovering",
+            PhaseWord::Healing => "healing",
+            PhaseWord::Concluding => "concluding",
+            PhaseWord::Drilling => "drilling",
             PhaseWord::Ended => "ended",
         }
     }

@@ -3,11 +3,13 @@
 pub mod actuators;
 pub mod api;
 pub mod detectors;
+pub mod haproxy;
 pub mod hooks;
 pub mod inbox;
 pub mod metrics;
 pub mod notify;
 pub mod schedule;
+pub mod secret;
 pub mod sources;
 pub mod systemd;
 pub mod telemetry;

@@ -1,6 +1,7 @@
 //! What an announcement means: a new watch, a repeat, somebody's rollback, our own hand, or a mistake.
 
 use super::brakes::Book;
+use super::ladder::Course;
 use super::message::{Answer, Command, CommandId};
 use super::watch::{Phase, Turn, Watch};
 use super::{Echo, Engine, Live, REMEMBERED_PER_SERVICE};
@@ -112,6 +113,9 @@ impl Engine {
             Ok(found) => found,
             Err(refused) => return refused,
         };
+        if let Some(answer) = self.meets_drill(now, a, commands) {
+            return answer;
+        }
         let open = self.watches.values().find(|w| w.is_open() && w.announcement.lane() == a.lane());
         let open = open.map(|w| w.id.clone());
         let (inherited, target) = match open {
@@ -260,6 +264,12 @@ impl Engine {
         };
         let (first_old, first_new) = (watch.announcement.old.clone(), watch.announcement.new.clone());
         let acting = matches!(watch.phase, Phase::RollingBack(_) | Phase::Recovering(_));
+        let concluding = matches!(&watch.phase, Phase::RollingBack(r) if r.course == Course::After);
+        if concluding {
+            // Its last steps may be taking the old slot away at this very moment.
+            let text = format!("{id} has passed, and its last steps run; announce after it has ended");
+            return Met::Answer(Answer::Conflict { text });
+        }
         if acting && swaps(&watch.announcement, a) {
             return Met::Answer(Answer::OwnHand { switch: id.clone() });
         }

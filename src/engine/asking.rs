@@ -4,7 +4,7 @@ use super::message::{Command, CommandId, ObserveAsk};
 use super::rollback;
 use super::watch::{Asked, BaselineState, Phase, Turn, Watch};
 use crate::domain::baseline::BaselineAsk;
-use crate::domain::plan::ProbeReading;
+use crate::domain::plan::{Probe, ProbeReading, Step};
 use crate::domain::signal::SourceClock;
 use crate::domain::switch::Slot;
 use crate::domain::time::{Span, Timestamp};
@@ -131,13 +131,19 @@ impl Watch {
         self.service.metrics.by_slot() && self.serves.is_none() && self.announcement.old != self.announcement.new
     }
 
+    /// The first probe that shows which slot has the traffic; what shows a flag does not.
+    fn slot_probe(&self) -> Option<(&Step, &Probe)> {
+        let with_probe = |step| Some((step, Step::probe_of_slots(step)?));
+        self.service.plan.steps.iter().find_map(with_probe)
+    }
+
     /// The first step's probe, resolved for this switch.
-    pub(super) fn first_probe(&self) -> Option<crate::domain::plan::Probe> {
-        self.service.plan.steps.iter().find_map(|step| step.probe.as_ref()).map(|p| rollback::resolve_probe(self, p))
+    pub(super) fn first_probe(&self) -> Option<Probe> {
+        self.slot_probe().map(|(step, probe)| rollback::resolve_probe(self, step, probe))
     }
 
     pub(super) fn probe_shows(&self, slot: &Slot) -> bool {
-        let expect = self.service.plan.steps.iter().find_map(|step| step.probe.as_ref()).map(|p| &p.expect);
+        let expect = self.slot_probe().map(|(_, probe)| &probe.expect);
         match (&self.last_probe, expect) {
             (Some(ProbeReading::Shows(line)), Some(expect)) => expect.word(slot) == line,
             _ => false,

@@ -8,7 +8,7 @@ use super::message::{Command, CommandId};
 use super::rollback::resolve_probe;
 use super::watch::Watch;
 use crate::domain::notice::{Notice, NoticeKey, NoticeReason};
-use crate::domain::plan::{Probe, ProbeReading};
+use crate::domain::plan::{Probe, ProbeReading, StepOutcome};
 use crate::domain::switch::{Lane, SwitchId};
 use crate::domain::time::{Span, Timestamp};
 use crate::domain::view::{TimelineEvent, WatchView};
@@ -63,8 +63,10 @@ impl Guard {
             .plan
             .steps
             .iter()
+            // Only what was done is looked after: a rung that was left out left nothing behind.
+            .filter(|step| watch.steps.iter().any(|r| r.name == step.name && r.outcome == Some(StepOutcome::Done)))
             .filter_map(|step| {
-                let probe = resolve_probe(watch, step.probe.as_ref()?);
+                let probe = resolve_probe(watch, step, step.probe.as_ref()?);
                 let word = probe.expect.word(old).to_owned();
                 Some(Look { step: step.name.clone(), probe, word, wrong: 0, unreadable: 0, told: false })
             })

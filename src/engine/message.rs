@@ -7,11 +7,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use crate::domain::action::Action;
 use crate::domain::baseline::{Baseline, BaselineAsk};
 use crate::domain::brakes::Brakes;
 use crate::domain::counts::Cell;
+use crate::domain::drill::{Rehearsal, Tried};
 use crate::domain::notice::Notice;
-use crate::domain::plan::{AttemptId, AttemptState, Exec, HealthCheck, HealthReading, Probe, ProbeReading};
+use crate::domain::plan::{AttemptId, AttemptState, HealthCheck, HealthReading, Probe, ProbeReading};
 use crate::domain::service::{Metrics, Service, SlotSpec};
 use crate::domain::signal::{Observation, SourceClock};
 use crate::domain::switch::{Alert, Announcement, ServiceName, Sighting, Slot, SwitchId};
@@ -68,6 +70,30 @@ pub enum Input {
         switch: SwitchId,
         approve: bool,
         by: String,
+        #[serde(default)]
+        why: String,
+    },
+    /// A watch is paused, goes on, or lasts longer.
+    Held {
+        request: RequestId,
+        switch: SwitchId,
+        hold: Hold,
+        by: String,
+        why: String,
+    },
+    /// A person asks for a drill.
+    DrillAsked {
+        request: RequestId,
+        service: ServiceName,
+        /// Traffic is moved, there and back.
+        real: bool,
+        by: String,
+        why: String,
+    },
+    /// What a dry drill found.
+    Rehearsed {
+        id: CommandId,
+        tried: Vec<Tried>,
     },
     /// `arm` or `disarm`; no service means all.
     Armed {
@@ -75,6 +101,8 @@ pub enum Input {
         service: Option<ServiceName>,
         armed: bool,
         by: String,
+        #[serde(default)]
+        why: String,
     },
     /// An operator ends a watch without judgement.
     Cancelled {
@@ -126,6 +154,17 @@ pub enum Input {
 pub enum Job {
     RecordBaseline,
     Prune,
+    /// A dry drill of every service that has a way back.
+    Drill,
+}
+
+/// What an operator does to a watch that soaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Hold {
+    Pause { lasts: Span },
+    Resume,
+    Extend { longer: Span },
 }
 
 #[must_use = "a command that is dropped is never carried out"]
@@ -157,6 +196,11 @@ pub enum Command {
     },
     RunStep {
         run: StepRun,
+    },
+    /// Try everything of the way back that moves no traffic.
+    Rehearse {
+        id: CommandId,
+        ask: Box<Rehearsal>,
     },
     /// After a restart: find out what became of an attempt that was under way.
     RecoverStep {
@@ -214,7 +258,11 @@ pub struct RecordAsk {
 pub struct StepRun {
     pub attempt: AttemptId,
     pub service: ServiceName,
-    pub action: Exec,
+    /// The step's name.
+    pub step: String,
+    pub action: Action,
+    /// The slot that the traffic goes to.
+    pub to: Slot,
     /// FLIPBACK_… variables for the child: all it gets besides PATH.
     pub env: BTreeMap<String, String>,
     /// An attempt that has not started by then must not start at all.

@@ -5,7 +5,10 @@ mod announce;
 mod asking;
 mod brakes;
 mod control;
+mod drills;
 mod guard;
+mod holds;
+mod ladder;
 pub mod message;
 mod orders;
 mod ramp;
@@ -41,6 +44,9 @@ pub struct Engine {
     services: BTreeMap<ServiceName, Service>,
     memory: BTreeMap<Lane, Memory>,
     watches: BTreeMap<SwitchId, Watch>,
+    /// Exercises under way: apart, since they are no switches.
+    #[serde(default)]
+    drills: BTreeMap<SwitchId, Watch>,
     /// Ever given out; an id is never used twice.
     switches: u64,
     /// `disarm` without a service.
@@ -69,6 +75,9 @@ struct Memory {
     /// The version that a detector saw last.
     version: Option<Version>,
     past: VecDeque<Past>,
+    /// When a drill last came home.
+    #[serde(default)]
+    drilled_at: Option<Timestamp>,
     /// Events that opened no watch of their own: a repeat gets the same answer.
     echoes: VecDeque<Echo>,
 }
@@ -143,12 +152,23 @@ impl Engine {
                 let answer = self.accused(now, service, by, alerts, *acts, &mut commands);
                 commands.push(Command::Reply { request: *request, answer });
             }
-            Input::Answered { request, switch, approve, by } => {
-                let answer = self.answered(now, switch, *approve, by, &mut commands);
+            Input::Held { request, switch, hold, by, why } => {
+                let answer = self.held(now, switch, *hold, &said(by, why), &mut commands);
                 commands.push(Command::Reply { request: *request, answer });
             }
-            Input::Armed { request, service, armed, by } => {
-                let answer = self.arm(now, service.as_ref(), *armed, by, &mut commands);
+            Input::DrillAsked { request, service, real, by, why } => {
+                let answer = self.drill(now, service, *real, &said(by, why), false, &mut commands);
+                commands.push(Command::Reply { request: *request, answer });
+            }
+            Input::Rehearsed { id, tried } => {
+                self.with(now, id, &mut commands, |watch, turn| watch.on_rehearsed(id, tried, turn));
+            }
+            Input::Answered { request, switch, approve, by, why } => {
+                let answer = self.answered(now, switch, *approve, &said(by, why), &mut commands);
+                commands.push(Command::Reply { request: *request, answer });
+            }
+            Input::Armed { request, service, armed, by, why } => {
+                let answer = self.arm(now, service.as_ref(), *armed, &said(by, why), &mut commands);
                 commands.push(Command::Reply { request: *request, answer });
             }
             Input::Cancelled { request, switch, by, why } => {
@@ -187,6 +207,7 @@ impl Engine {
                 commands.push(Command::RecordBaseline { services });
             }
             Input::Cron { job: Job::Prune } => commands.push(Command::Prune),
+            Input::Cron { job: Job::Drill } => self.drill_all(now, &mut commands),
         }
         self.bury(now);
         commands
@@ -194,7 +215,7 @@ impl Engine {
 
     /// When `Input::Timer` is due next.
     pub fn next_deadline(&self) -> Option<Timestamp> {
-        let watches = self.watches.values().filter_map(Watch::next_deadline);
+        let watches = self.watches.values().chain(self.drills.values()).filter_map(Watch::next_deadline);
         watches.chain(self.guards.values().map(guard::Guard::next_deadline)).min()
     }
 
@@ -202,7 +223,9 @@ impl Engine {
     pub fn take_views(&mut self) -> Vec<WatchView> {
         let touched = std::mem::take(&mut self.touched);
         let mut views = std::mem::take(&mut self.ended);
-        views.extend(touched.iter().filter_map(|id| self.watches.get(id)).map(Watch::view));
+        views.extend(
+            touched.iter().filter_map(|id| self.watches.get(id).or_else(|| self.drills.get(id))).map(Watch::view),
+        );
         views
     }
 
@@ -212,7 +235,7 @@ impl Engine {
 
     /// Nothing is open, and nothing is looked after: no timestamp of the state is waited for.
     pub fn is_idle(&self) -> bool {
-        self.watches.is_empty() && self.guards.is_empty()
+        self.watches.is_empty() && self.guards.is_empty() && self.drills.is_empty()
     }
 
     pub fn services(&self) -> impl Iterator<Item = &Service> {
@@ -253,7 +276,7 @@ impl Engine {
         act: impl FnOnce(&mut Watch, &mut Turn<'_>),
     ) {
         // An answer to a watch that has ended is late: nobody waits for it.
-        let Some(watch) = self.watches.get_mut(&id.switch) else { return };
+        let Some(watch) = self.watches.get_mut(&id.switch).or_else(|| self.drills.get_mut(&id.switch)) else { return };
         let lane = Lane::traffic(&watch.service.name);
         let armed = !self.disarmed_all && !self.memory.get(&lane).is_some_and(|memory| memory.disarmed);
         let before = watch.shown();
@@ -264,7 +287,7 @@ impl Engine {
     }
 
     fn each(&mut self, now: Timestamp, commands: &mut Vec<Command>, act: fn(&mut Watch, &mut Turn<'_>)) {
-        let ids: Vec<_> = self.watches.keys().cloned().collect();
+        let ids: Vec<_> = self.watches.keys().chain(self.drills.keys()).cloned().collect();
         for switch in ids {
             self.with(now, &CommandId { switch, n: 0 }, commands, act);
         }
@@ -274,6 +297,7 @@ impl Engine {
         let due: Vec<_> = self
             .watches
             .iter()
+            .chain(&self.drills)
             .filter(|(_, watch)| watch.next_deadline().is_some_and(|at| at <= now))
             .map(|(id, _)| id.clone())
             .collect();
@@ -304,6 +328,20 @@ impl Engine {
 
     /// Takes ended watches out of the open ones and remembers what must outlive them.
     fn bury(&mut self, now: Timestamp) {
+        let drilled: Vec<_> = self.drills.iter().filter(|(_, w)| !w.is_open()).map(|(id, _)| id.clone()).collect();
+        for id in drilled {
+            let Some(drill) = self.drills.remove(&id) else { continue };
+            self.touched.remove(&id);
+            self.ended.push(drill.view());
+            let memory = self.memory.entry(drill.announcement.lane()).or_default();
+            if !drill.steps.is_empty() {
+                memory.drilled_at = Some(now);
+            }
+            if !drill.steps.is_empty() && !matches!(drill.ended(), Some((_, Outcome::Drilled { .. }))) {
+                // It may be anywhere now: whatever a detector sees next counts.
+                memory.live = memory.seen_live();
+            }
+        }
         let ended: Vec<_> = self.watches.iter().filter(|(_, w)| !w.is_open()).map(|(id, _)| id.clone()).collect();
         for id in ended {
             let Some(watch) = self.watches.remove(&id) else { continue };
@@ -320,6 +358,12 @@ impl Engine {
                         self.guards.insert(id.clone(), guard);
                     }
                 }
+                Outcome::Healed { .. } => {
+                    memory.live = Some(Live { slot: watch.announcement.new.clone(), watch: Some(id.clone()) });
+                    if let Some(guard) = guard::Guard::of(&watch, now) {
+                        self.guards.insert(id.clone(), guard);
+                    }
+                }
                 Outcome::Passed { .. } | Outcome::Withheld { .. } | Outcome::Unjudged { .. } => {
                     // A ramp that stopped half-way left most of the traffic where it was.
                     let most = if share.fraction() > 0.5 { &watch.announcement.new } else { old };
@@ -327,7 +371,7 @@ impl Engine {
                 }
                 // A cancelled watch was reverted (its caller sets where the traffic is) or given up by
                 // a person; a failed rollback may be anywhere; an unconfirmed switch as well.
-                Outcome::Superseded => {}
+                Outcome::Superseded | Outcome::Drilled { .. } | Outcome::DrillFailed { .. } => {}
                 Outcome::Cancelled { .. } => memory.live = memory.seen_live().or(memory.live.take()),
                 Outcome::RollbackFailed { .. } | Outcome::Unconfirmed { .. } => memory.live = memory.seen_live(),
             }
@@ -384,7 +428,7 @@ impl Engine {
             Some(name) => return Answer::NotFound { text: self.no_service(name) },
         };
         commands.push(self.marks());
-        let text = format!("{what} {word} by {by}");
+        let text = format!("{what} {word} {by}");
         let open: Vec<_> = self.watches.iter().map(|(id, w)| (id.clone(), w.service.name.clone())).collect();
         for (switch, name) in open {
             if service.is_none_or(|s| *s == name) {
@@ -411,14 +455,24 @@ impl Engine {
     ) -> Answer {
         let mut answer = Answer::NotFound { text: self.no_watch(switch) };
         self.with(now, &CommandId { switch: switch.clone(), n: 0 }, commands, |watch, turn| {
+            if watch.drill.is_some() && matches!(watch.phase, watch::Phase::RollingBack(_)) {
+                let text = format!("{switch} moves traffic: it goes home first; disarm stops it where it is");
+                answer = Answer::Conflict { text };
+                return;
+            }
             if matches!(watch.phase, watch::Phase::RollingBack(_)) {
                 let text = format!("{switch} is being rolled back: disarm stops it before its next step");
                 answer = Answer::Conflict { text };
                 return;
             }
-            let why = if why.is_empty() { format!("by {by}") } else { format!("by {by}: {why}") };
+            if matches!(&watch.phase, watch::Phase::Recovering(recovering) if recovering.healing.is_none()) {
+                let text = format!("{switch} was rolled back already; whether it recovers is known within minutes");
+                answer = Answer::Conflict { text };
+                return;
+            }
+            let why = said(by, why);
             watch.end(Outcome::Cancelled { why }, crate::domain::notice::NoticeReason::Cancelled, turn);
-            answer = Answer::Done { text: format!("{switch} cancelled; nothing was moved") };
+            answer = Answer::Done { text: format!("{switch} cancelled; no traffic was moved") };
         });
         answer
     }
@@ -443,6 +497,11 @@ impl Memory {
         let slot = self.sighted.values().find_map(|seen| seen.most())?;
         Some(Live { slot: slot.clone(), watch: None })
     }
+}
+
+/// Who, and why where they said it.
+fn said(by: &str, why: &str) -> String {
+    if why.is_empty() { format!("by {by}") } else { format!("by {by}: {why}") }
 }
 
 fn record_ask(service: &Service) -> RecordAsk {

@@ -1,6 +1,7 @@
 //! A person orders a rollback: of an open watch, or of one that ended without moving anything.
 
 use super::Engine;
+use super::ladder::Course;
 use super::message::{Answer, Command, CommandId};
 use super::rollback;
 use super::watch::{Phase, Turn, Watch};
@@ -18,7 +19,7 @@ impl Engine {
         why: &str,
         commands: &mut Vec<Command>,
     ) -> Answer {
-        let said = if why.is_empty() { format!("by {by}") } else { format!("by {by}: {why}") };
+        let said = super::said(by, why);
         if self.watches.contains_key(switch) {
             return self.order_open(now, switch, &said, commands);
         }
@@ -50,11 +51,22 @@ impl Engine {
             Outcome::Superseded | Outcome::Cancelled { .. } => {
                 return conflict(format!("{switch} ended without its traffic being known: {}", past.outcome));
             }
+            // No watch that is remembered: drills are not.
+            Outcome::Drilled { .. } | Outcome::DrillFailed { .. } => {
+                return Answer::NotFound { text: self.no_watch(switch) };
+            }
             Outcome::Passed { .. }
+            | Outcome::Healed { .. }
             | Outcome::RollbackFailed { .. }
             | Outcome::Withheld { .. }
             | Outcome::Unjudged { .. }
             | Outcome::Unconfirmed { .. } => {}
+        }
+        if let Some(drill) = self.drill_of(&lane) {
+            return conflict(format!(
+                "a drill of {name} is under way ({}): order it again when it has ended",
+                drill.id
+            ));
         }
         if past.announcement.old == past.announcement.new {
             return conflict(format!("{switch} was in place: there is no other slot to go back to"));
@@ -86,7 +98,12 @@ impl Engine {
         self.with(now, &CommandId { switch: switch.clone(), n: 0 }, commands, |watch, turn| {
             let name = &watch.service.name;
             let refusal = match (&watch.phase, &watch.target) {
-                (Phase::RollingBack(_) | Phase::Recovering(_), _) => {
+                _ if watch.drill.is_some() => Some(format!("{switch} is a drill: nothing is to be rolled back")),
+                (Phase::Recovering(recovering), Ok(_)) if recovering.healing.is_some() && turn.armed => None,
+                (Phase::RollingBack(rollback), _) if rollback.course == Course::After => {
+                    Some(format!("{switch} has passed, and its last steps run; order it when it has ended"))
+                }
+                (Phase::RollingBack(_) | Phase::Recovering(_) | Phase::Rehearsing { .. }, _) => {
                     Some(format!("{switch} is being rolled back already"))
                 }
                 (Phase::Ended { outcome, .. }, _) => Some(format!("{switch} has ended: {outcome}")),

@@ -31,7 +31,7 @@ impl Watch {
             }
             Phase::Soaking { .. } => {
                 let policy = &self.service.policy;
-                let ends_at = at + policy.phases().whole();
+                let ends_at = at + policy.phases().whole() + self.longer;
                 let gives_up_at = ends_at.max(turn.now) + policy.extend_max;
                 self.phase = Phase::Soaking { ends_at, gives_up_at, extended: false };
                 self.stage_at = Some(at);
@@ -41,7 +41,11 @@ impl Watch {
                 self.record(turn.now, "ramp", format!("{said}; the soak goes on until {ends_at}"));
                 self.say_what_can_be_shown(turn);
             }
-            Phase::Asking { .. } | Phase::RollingBack(_) | Phase::Recovering(_) | Phase::Ended { .. } => {
+            Phase::Asking { .. }
+            | Phase::RollingBack(_)
+            | Phase::Recovering(_)
+            | Phase::Rehearsing { .. }
+            | Phase::Ended { .. } => {
                 self.record(turn.now, "ramp", said);
             }
         }

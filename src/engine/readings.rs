@@ -1,7 +1,8 @@
 //! What a watch makes of readings: the new slot's and the old one's, lost traffic, blindness, the cut-over.
 
-use super::watch::{Phase, Turn, Watch};
+use super::watch::{Phase, Recovering, Turn, Watch};
 use crate::domain::baseline::Baseline;
+use crate::domain::counts::Counts;
 use crate::domain::notice::NoticeReason;
 use crate::domain::plan::ProbeReading;
 use crate::domain::signal::{Observation, Reading, SlotCell};
@@ -18,6 +19,31 @@ const LOOK_ON_MIN: Span = Span::from_secs(30);
 
 /// Traffic is only missed where the baseline would have brought this many requests meanwhile.
 const TRAFFIC_MISSED_MIN: f64 = 30.0;
+
+impl Recovering {
+    /// One tick of the slot that is to be well.
+    fn take(&mut self, cell: &SlotCell, counts: &Counts) {
+        self.rule.tick(&Tick {
+            from: cell.from,
+            to: cell.to,
+            // The release is warm: it is judged in full from the first tick.
+            since_cut_over: Span::from_millis(u64::MAX),
+            counts: Some(*counts),
+            latency: cell.latency.value(),
+            custom: &[],
+        });
+        let seen = &mut self.seen;
+        if self.rule.any_above() {
+            (seen.ticks_fine, seen.requests) = (0, 0.0);
+            seen.error_rate = counts.rate().or(seen.error_rate);
+        } else if counts.requests() > 0.0 {
+            let bad_before = seen.error_rate.unwrap_or(0.0) * seen.requests;
+            seen.ticks_fine += 1;
+            seen.requests += counts.requests();
+            seen.error_rate = Some((bad_before + counts.bad()) / seen.requests);
+        }
+    }
+}
 
 impl Watch {
     pub(super) fn on_new_slot(&mut self, observation: &Observation, turn: &mut Turn<'_>) {
@@ -58,11 +84,17 @@ impl Watch {
         };
         self.look_on_after_a_pause(cell.to.since(cell.from), turn);
         self.new_cursor.advance(cell.to, counts.requests());
+        if self.paused.is_some() {
+            return; // neither for nor against it
+        }
         self.ticks += 1;
         let longest = self.tick.max(self.clock.scrape_interval.unwrap_or_default()).times(2);
         if self.sight.saw(turn.now, cell.to.since(cell.from).min(longest)) {
             self.record(turn.now, "sees_again", "readings are back; the counts of the gap are in".into());
             self.notify(NoticeReason::SeesAgain, turn);
+        }
+        if self.heal_by(cell, counts, turn) {
+            return;
         }
         self.note_traffic(counts.requests(), cell, turn);
         let cut_over = self.cut_over_at.unwrap_or(self.opened_at).shifted(self.clock.skew_ms);
@@ -102,28 +134,12 @@ impl Watch {
                 let Some(counts) = cell.counts.value() else { return };
                 self.old_cursor.advance(cell.to, counts.requests());
                 if let Phase::Recovering(recovering) = &mut self.phase {
-                    recovering.rule.tick(&Tick {
-                        from: cell.from,
-                        to: cell.to,
-                        // The old release is warm: it is judged in full from the first tick.
-                        since_cut_over: Span::from_millis(u64::MAX),
-                        counts: Some(*counts),
-                        latency: cell.latency.value(),
-                        custom: &[],
-                    });
-                    let seen = &mut recovering.seen;
-                    if recovering.rule.any_above() {
-                        (seen.ticks_fine, seen.requests) = (0, 0.0);
-                        seen.error_rate = counts.rate().or(seen.error_rate);
-                    } else if counts.requests() > 0.0 {
-                        let bad_before = seen.error_rate.unwrap_or(0.0) * seen.requests;
-                        seen.ticks_fine += 1;
-                        seen.requests += counts.requests();
-                        seen.error_rate = Some((bad_before + counts.bad()) / seen.requests);
+                    if recovering.healing.is_none() {
+                        recovering.take(cell, counts);
+                        self.recovery = Some(recovering.seen.clone());
+                        self.check_recovery(turn);
                     }
-                    self.recovery = Some(seen.clone());
-                    self.check_recovery(turn);
-                } else {
+                } else if self.paused.is_none() {
                     self.control.tick(&Tick {
                         from: cell.from,
                         to: cell.to,
@@ -140,6 +156,18 @@ impl Watch {
             }
             Observation::Failed(_) => {}
         }
+    }
+
+    /// True where a remedy was applied: what the new slot serves since then says whether it helped.
+    fn heal_by(&mut self, cell: &SlotCell, counts: &Counts, turn: &mut Turn<'_>) -> bool {
+        let Phase::Recovering(recovering) = &mut self.phase else { return false };
+        if recovering.healing.is_none() {
+            return false;
+        }
+        recovering.take(cell, counts);
+        self.recovery = Some(recovering.seen.clone());
+        self.check_recovery(turn);
+        true
     }
 
     pub(super) fn hear_targets(
@@ -179,7 +207,8 @@ impl Watch {
 
     pub(super) fn check_sight(&mut self, turn: &mut Turn<'_>) {
         let step = self.tick.max(self.clock.scrape_interval.unwrap_or_default());
-        if matches!(self.phase, Phase::CuttingOver { .. } | Phase::Soaking { .. } | Phase::Asking { .. })
+        if self.paused.is_none()
+            && matches!(self.phase, Phase::CuttingOver { .. } | Phase::Soaking { .. } | Phase::Asking { .. })
             && let Some(why) = self.sight.goes_blind(turn.now, step)
         {
             self.record(turn.now, "blind", why);
@@ -207,9 +236,9 @@ impl Watch {
         let cut_over = *self.cut_over_at.get_or_insert(at);
         let policy = &self.service.policy;
         let whole = policy.phases().whole();
-        let ends_at = cut_over + whole;
+        let ends_at = cut_over + whole + self.longer;
         // A switch announced late has been seen only since then: its soak may take as long as any.
-        let gives_up_at = ends_at.max(self.opened_at + whole) + policy.extend_max;
+        let gives_up_at = ends_at.max(self.opened_at + whole + self.longer) + policy.extend_max;
         self.phase = Phase::Soaking { ends_at, gives_up_at, extended: false };
         self.record(turn.now, "cut_over", format!("confirmed: {how}; the soak ends at {ends_at}"));
         let on_their_clock = cut_over.shifted(self.clock.skew_ms);

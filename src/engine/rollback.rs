@@ -8,16 +8,16 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::ladder::{self, Course};
 use super::message::{Command, CommandId, StepRun};
 use super::watch::{Phase, Turn, Watch};
 use crate::domain::notice::NoticeReason;
 use crate::domain::plan::{
-    AttemptId, AttemptState, HealthCheck, HealthReading, Probe, ProbeReading, STEP_ATTEMPTS_MAX, Step, StepEnd,
+    AttemptId, AttemptState, Expect, HealthCheck, HealthReading, Probe, ProbeReading, STEP_ATTEMPTS_MAX, Step, StepEnd,
     StepOutcome, StepRecord,
 };
-use crate::domain::switch::Slot;
 use crate::domain::time::{Span, Timestamp};
-use crate::domain::verdict::{Outcome, Withheld};
+use crate::domain::verdict::Withheld;
 use crate::planted::{self, Bug};
 
 /// A step that has not begun a second after its intent meets another world than its preflight saw.
@@ -44,9 +44,19 @@ const REPORT_GRACE: Span = Span::from_secs(15);
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Rollback {
-    step: u8,
+    pub course: Course,
+    /// Of the course's own steps.
+    pub step: u8,
     attempt: u8,
     stage: Stage,
+    /// No attempt of this step begins after.
+    give_up_at: Option<Timestamp>,
+    /// Why the last rung that was tried failed, if it did.
+    pub failed: Option<String>,
+    /// A person ordered the traffic back: nothing is tried before that.
+    pub ordered: bool,
+    /// A step that moves traffic is done.
+    pub moved: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -72,6 +82,10 @@ enum Stage {
     BackingOff {
         until: Timestamp,
     },
+    /// The step is done; the next one waits.
+    Waiting {
+        until: Timestamp,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -95,23 +109,35 @@ enum AfterVerify {
 }
 
 impl Rollback {
+    pub fn new(course: Course, ordered: bool) -> Rollback {
+        let stage = Stage::Waiting { until: Timestamp::from_millis(0) };
+        Rollback { course, step: 0, attempt: 0, stage, give_up_at: None, failed: None, ordered, moved: false }
+    }
+
+    /// The preflight of a step begins.
+    pub fn enter(&mut self, step: u8, limit: Option<Span>, now: Timestamp) {
+        (self.step, self.attempt) = (step, 0);
+        self.give_up_at = limit.map(|limit| now + limit);
+        self.stage = preflight_stage(now);
+    }
+
     pub fn next_deadline(&self) -> Timestamp {
         match &self.stage {
             Stage::Preflight { deadline, again_at, .. } | Stage::Verifying { deadline, again_at, .. } => {
                 again_at.map_or(*deadline, |at| at.min(*deadline))
             }
             Stage::Running { deadline } => *deadline + REPORT_GRACE,
-            Stage::BackingOff { until } => *until,
+            Stage::BackingOff { until } | Stage::Waiting { until } => *until,
         }
     }
 }
 
 /// The breach is to be acted on.
 pub(super) fn start(watch: &mut Watch, told: NoticeReason, turn: &mut Turn<'_>) {
-    watch.record(turn.now, "rolling_back", format!("to {}", target(watch)));
-    watch.phase = Phase::RollingBack(Rollback { step: 0, attempt: 0, stage: preflight_stage(turn.now) });
+    watch.record(turn.now, "rolling_back", format!("to {}", watch.way_back()));
+    watch.phase = Phase::RollingBack(Rollback::new(Course::Back, told == NoticeReason::OrderedActing));
     watch.notify(told, turn);
-    ask(watch, turn);
+    ladder::go_on(watch, 0, turn);
 }
 
 pub(super) fn on_timer(watch: &mut Watch, turn: &mut Turn<'_>) {
@@ -150,14 +176,22 @@ pub(super) fn on_timer(watch: &mut Watch, turn: &mut Turn<'_>) {
                 ask(watch, turn);
             }
         }
+        Stage::Waiting { until } => {
+            if now >= *until {
+                ladder::step_is_over(watch, turn);
+            }
+        }
     }
 }
 
 /// True when the answer was this rollback's.
 pub(super) fn on_probed(watch: &mut Watch, id: &CommandId, reading: &ProbeReading, turn: &mut Turn<'_>) -> bool {
     let Some(spec) = current_step(watch).and_then(|step| step.probe.clone()) else { return false };
-    let old_word = spec.expect.word(&target(watch)).to_owned();
-    let new_word = spec.expect.word(&watch.announcement.new).to_owned();
+    let (to, from) = ladder::way(watch);
+    let old_word = spec.expect.word(&to).to_owned();
+    let new_word = spec.expect.word(&from).to_owned();
+    let fixed = matches!(spec.expect, Expect::Fixed(_));
+    let remedy = current_step(watch).is_some_and(Step::is_remedy);
     // In a ramp the probe of "the active slot" cannot show a part of the traffic: the requests themselves do.
     let serves_a_part = !watch.share().is_all() && watch.new_cursor.rate.is_some_and(|rate| rate > 0.0);
     let Some(rollback) = rollback_of(watch) else { return false };
@@ -166,7 +200,14 @@ pub(super) fn on_probed(watch: &mut Watch, id: &CommandId, reading: &ProbeReadin
         Stage::Preflight { probe, asked, again_at, .. } if asked.as_ref() == Some(id) => {
             *asked = None;
             match reading {
-                _ if serves_a_part && first_attempt => {
+                _ if serves_a_part && first_attempt && !fixed => {
+                    *probe = ProbeNeed::Satisfied;
+                    ask(watch, turn);
+                }
+                ProbeReading::Shows(line) if fixed && remedy && first_attempt && *line == old_word => {
+                    ladder::no_help(watch, format!("the probe shows {line:?} already"), turn);
+                }
+                ProbeReading::Shows(line) if fixed && *line != old_word => {
                     *probe = ProbeNeed::Satisfied;
                     ask(watch, turn);
                 }
@@ -174,7 +215,7 @@ pub(super) fn on_probed(watch: &mut Watch, id: &CommandId, reading: &ProbeReadin
                     *probe = ProbeNeed::Satisfied;
                     ask(watch, turn);
                 }
-                ProbeReading::Shows(line) if *line == old_word && !(first_step && first_attempt) => {
+                ProbeReading::Shows(line) if *line == old_word && (fixed || !(first_step && first_attempt)) => {
                     // An earlier attempt (or an earlier step) has brought it about already.
                     let text = format!("the probe shows {line:?} already");
                     watch.record(turn.now, "step_applied", text.clone());
@@ -213,7 +254,11 @@ pub(super) fn on_probed(watch: &mut Watch, id: &CommandId, reading: &ProbeReadin
             }
             true
         }
-        Stage::Preflight { .. } | Stage::Verifying { .. } | Stage::Running { .. } | Stage::BackingOff { .. } => false,
+        Stage::Preflight { .. }
+        | Stage::Verifying { .. }
+        | Stage::Running { .. }
+        | Stage::BackingOff { .. }
+        | Stage::Waiting { .. } => false,
     }
 }
 
@@ -231,9 +276,9 @@ pub(super) fn on_health(watch: &mut Watch, id: &CommandId, reading: &HealthReadi
             ask(watch, turn);
         }
         HealthReading::Bad(why) | HealthReading::Unreadable(why) => {
-            let why = format!("{} is not healthy: {why}", target(watch));
-            if first_try(watch) {
-                watch.withhold(Withheld::NoSafeTarget { why }, turn);
+            let why = format!("{} is not healthy: {why}", ladder::way(watch).0);
+            if ladder::nothing_moved(watch) {
+                ladder::refuse(watch, Withheld::NoSafeTarget { why }, turn);
             } else {
                 fail(watch, format!("stopped between steps: {why}"), turn);
             }
@@ -244,7 +289,7 @@ pub(super) fn on_health(watch: &mut Watch, id: &CommandId, reading: &HealthReadi
 
 pub(super) fn on_step_ended(watch: &mut Watch, attempt: &AttemptId, state: &AttemptState, turn: &mut Turn<'_>) {
     let Some(rollback) = rollback_of(watch) else { return };
-    let ours = (rollback.step, rollback.attempt) == (attempt.step, attempt.attempt);
+    let ours = (rollback.course.index(rollback.step), rollback.attempt) == (attempt.step, attempt.attempt);
     if !ours || !matches!(rollback.stage, Stage::Running { .. }) {
         return; // told twice, by the child's end and by the recovery of its directory
     }
@@ -262,7 +307,7 @@ pub(super) fn on_step_ended(watch: &mut Watch, attempt: &AttemptId, state: &Atte
             match (step.probe.is_some(), good) {
                 (true, true) if planted::has(Bug::TrustExitCode) => step_done(watch, false, turn),
                 (true, true) => {
-                    let why = format!("{why}, but the probe does not show {}", target(watch));
+                    let why = format!("{why}, but the probe does not show {}", ladder::shown_after(watch, &step));
                     verify(watch, after(retry_safe, why), None, turn);
                 }
                 (true, false) => verify(watch, after(retry_safe, why), Some(FAILED_VERIFY), turn),
@@ -292,7 +337,7 @@ pub(super) fn on_step_ended(watch: &mut Watch, attempt: &AttemptId, state: &Atte
 /// The process came up again in the middle of a rollback.
 pub(super) fn on_started(watch: &mut Watch, turn: &mut Turn<'_>) {
     let Some(rollback) = rollback_of(watch) else { return };
-    let (step, attempt) = (rollback.step, rollback.attempt);
+    let (step, attempt) = (rollback.course.index(rollback.step), rollback.attempt);
     match &mut rollback.stage {
         Stage::Preflight { .. } => {
             rollback.stage = preflight_stage(turn.now);
@@ -311,13 +356,13 @@ pub(super) fn on_started(watch: &mut Watch, turn: &mut Turn<'_>) {
             (*goods, *asked, *again_at) = (0, None, None);
             ask(watch, turn);
         }
-        Stage::BackingOff { .. } => {}
+        Stage::BackingOff { .. } | Stage::Waiting { .. } => {}
     }
 }
 
 /// The variables of the plan put in their places.
-pub(super) fn resolve_probe(watch: &Watch, probe: &Probe) -> Probe {
-    Probe { exec: probe.exec.resolve(&variables(watch)), ..probe.clone() }
+pub(super) fn resolve_probe(watch: &Watch, step: &Step, probe: &Probe) -> Probe {
+    Probe { look: probe.look.resolve(&ladder::variables(watch, step)), ..probe.clone() }
 }
 
 // ---------------------------------------------------------------------- helpers
@@ -336,61 +381,43 @@ fn after(retry_safe: bool, why: String) -> AfterVerify {
     if retry_safe { AfterVerify::Retry { why } } else { AfterVerify::Stuck { why } }
 }
 
-fn rollback_of(watch: &mut Watch) -> Option<&mut Rollback> {
+pub(super) fn rollback_of(watch: &mut Watch) -> Option<&mut Rollback> {
     match &mut watch.phase {
         Phase::RollingBack(rollback) => Some(rollback),
         Phase::CuttingOver { .. }
         | Phase::Soaking { .. }
         | Phase::Asking { .. }
+        | Phase::Rehearsing { .. }
         | Phase::Recovering(_)
         | Phase::Ended { .. } => None,
     }
 }
 
-fn current_step(watch: &Watch) -> Option<&Step> {
-    match &watch.phase {
-        Phase::RollingBack(rollback) => watch.service.plan.steps.get(usize::from(rollback.step)),
-        Phase::CuttingOver { .. }
-        | Phase::Soaking { .. }
-        | Phase::Asking { .. }
-        | Phase::Recovering(_)
-        | Phase::Ended { .. } => None,
-    }
-}
-
-fn first_try(watch: &Watch) -> bool {
-    matches!(&watch.phase, Phase::RollingBack(r) if r.step == 0 && r.attempt == 0)
+pub(super) fn current_step(watch: &Watch) -> Option<&Step> {
+    let Phase::RollingBack(rollback) = &watch.phase else { return None };
+    rollback.course.plan(watch).steps.get(usize::from(rollback.step))
 }
 
 fn attempt_id(watch: &Watch, step: u8, attempt: u8) -> AttemptId {
     AttemptId { switch: watch.id.clone(), step, attempt }
 }
 
-/// Where the traffic goes. A watch without a target never gets as far as a rollback.
-fn target(watch: &Watch) -> Slot {
-    watch.target.clone().unwrap_or_else(|_| watch.announcement.old.clone())
-}
-
-fn variables(watch: &Watch) -> BTreeMap<&str, &str> {
-    let old = watch.target.as_ref().unwrap_or(&watch.announcement.old);
-    BTreeMap::from([
-        ("old", old.as_str()),
-        ("new", watch.announcement.new.as_str()),
-        ("service", watch.announcement.service.as_str()),
-    ])
-}
-
 /// Asks the next open question of the present stage, or goes on where none is left.
-fn ask(watch: &mut Watch, turn: &mut Turn<'_>) {
+pub(super) fn ask(watch: &mut Watch, turn: &mut Turn<'_>) {
     let Some(step) = current_step(watch).cloned() else { return };
-    let probe = step.probe.as_ref().map(|probe| resolve_probe(watch, probe));
-    let slot = target(watch);
+    let probe = step.probe.as_ref().map(|probe| resolve_probe(watch, &step, probe));
+    let slot = ladder::way(watch).0;
     let check: Option<HealthCheck> = watch.service.slots.spec(&slot).and_then(|spec| spec.health.clone());
     let id = watch.command_id();
     let Some(rollback) = rollback_of(watch) else { return };
+    let after = rollback.course == Course::After;
+    // What moves no traffic needs no target; and after a passed soak only what is done already is looked for.
+    let check = check.filter(|_| !step.is_remedy() && !after);
     match &mut rollback.stage {
         Stage::Preflight { probe: need, health_goods, asked, .. } => match (need, probe, check) {
-            (ProbeNeed::Reading { .. }, Some(probe), _) if !planted::has(Bug::NoPreflightProbe) => {
+            (ProbeNeed::Reading { .. }, Some(probe), _)
+                if !planted::has(Bug::NoPreflightProbe) && !(after && !matches!(probe.expect, Expect::Fixed(_))) =>
+            {
                 *asked = Some(id.clone());
                 turn.commands.push(Command::Probe { id, probe });
             }
@@ -407,35 +434,37 @@ fn ask(watch: &mut Watch, turn: &mut Turn<'_>) {
                 turn.commands.push(Command::Probe { id, probe });
             }
         }
-        Stage::Running { .. } | Stage::BackingOff { .. } => {}
+        Stage::Running { .. } | Stage::BackingOff { .. } | Stage::Waiting { .. } => {}
     }
 }
 
 /// W4: from here on the attempt may have run.
 fn intend(watch: &mut Watch, step: &Step, turn: &mut Turn<'_>) {
     if !turn.armed && !planted::has(Bug::IgnoreDisarm) {
-        return if first_try(watch) {
-            watch.withhold(Withheld::Disarmed, turn);
+        return if ladder::nothing_moved(watch) {
+            ladder::give_up(watch, Withheld::Disarmed, turn);
         } else {
-            fail(watch, "disarmed between attempts".into(), turn);
+            ladder::end_failed(watch, "disarmed between attempts".into(), NoticeReason::RollbackFailed, turn);
         };
     }
+    let (mut to, from) = ladder::way(watch);
     let Some(rollback) = rollback_of(watch) else { return };
     rollback.attempt += 1;
-    let (index, number) = (rollback.step, rollback.attempt);
-    let deadline = turn.now + step.timeout;
+    let (index, number) = (rollback.course.index(rollback.step), rollback.attempt);
+    let deadline = rollback.give_up_at.map_or(turn.now + step.timeout, |at| at.min(turn.now + step.timeout));
     rollback.stage = Stage::Running { deadline };
     let attempt = attempt_id(watch, index, number);
-    let mut names = variables(watch);
+    let mut names = ladder::variables(watch, step);
     if planted::has(Bug::Toggle) && number > 1 {
-        names.insert("old", watch.announcement.new.as_str());
+        names.insert("old", from.to_string());
+        to = from;
     }
     let action = step.action.resolve(&names);
     let a = &watch.announcement;
     let mut env = BTreeMap::from([
         ("FLIPBACK_SERVICE".to_owned(), a.service.to_string()),
-        ("FLIPBACK_OLD".to_owned(), target(watch).to_string()),
-        ("FLIPBACK_NEW".to_owned(), a.new.to_string()),
+        ("FLIPBACK_OLD".to_owned(), names["old"].clone()),
+        ("FLIPBACK_NEW".to_owned(), names["new"].clone()),
         ("FLIPBACK_SWITCH_ID".to_owned(), watch.id.to_string()),
         ("FLIPBACK_ATTEMPT_ID".to_owned(), attempt.to_string()),
         ("FLIPBACK_DEADLINE".to_owned(), deadline.to_string()),
@@ -458,20 +487,24 @@ fn intend(watch: &mut Watch, step: &Step, turn: &mut Turn<'_>) {
         outcome: None,
     });
     let service = watch.service.name.clone();
-    let run =
-        StepRun { attempt, service, action, env, start_by: turn.now + START_WITHIN, deadline, lock: step.lock.clone() };
+    let (start_by, lock, name) = (turn.now + START_WITHIN, step.lock.clone(), step.name.clone());
+    let run = StepRun { attempt, service, step: name, action, to, env, start_by, deadline, lock };
     turn.commands.push(Command::RunStep { run });
 }
 
 /// What the preflight rests on, and what it could not look at.
 fn preflight_words(watch: &Watch, step: &Step) -> String {
-    let to = target(watch);
-    let probe = match step.probe {
-        Some(_) if !watch.share().is_all() => format!("requests go to {}", watch.announcement.new),
-        Some(_) => format!("the probe shows {}", watch.announcement.new),
+    let (to, from) = ladder::way(watch);
+    let probe = match step.probe.as_ref().map(|probe| &probe.expect) {
+        Some(Expect::Fixed(word)) => format!("the probe does not show {word:?} yet"),
+        Some(_) if !watch.share().is_all() => format!("requests go to {from}"),
+        Some(_) => format!("the probe shows {from}"),
         None => "no probe".to_owned(),
     };
-    let health = match watch.target_spec().and_then(|spec| spec.health.as_ref()) {
+    if step.is_remedy() || matches!(&watch.phase, Phase::RollingBack(r) if r.course == Course::After) {
+        return format!("{probe}; no traffic is moved");
+    }
+    let health = match watch.service.slots.spec(&to).and_then(|spec| spec.health.as_ref()) {
         Some(_) => format!("{to} is healthy {PREFLIGHT_HEALTH_GOODS} of {PREFLIGHT_HEALTH_GOODS}"),
         None => format!("{to} has no health check"),
     };
@@ -495,12 +528,15 @@ fn not_applied(watch: &mut Watch, after: AfterVerify, turn: &mut Turn<'_>) {
 fn retry(watch: &mut Watch, why: String, turn: &mut Turn<'_>) {
     let Some(rollback) = rollback_of(watch) else { return };
     let attempt = rollback.attempt;
-    if attempt >= STEP_ATTEMPTS_MAX {
-        let name = current_step(watch).map_or(String::new(), |s| s.name.clone());
-        return fail(watch, format!("step {name} failed {attempt} times, last: {why}"), turn);
-    }
     // 1 s, then 2 s.
     let until = turn.now + Span::from_secs(1 << attempt.saturating_sub(1).min(4));
+    let too_late = rollback.give_up_at.is_some_and(|at| until >= at);
+    if attempt >= STEP_ATTEMPTS_MAX || too_late {
+        let name = current_step(watch).map_or(String::new(), |s| s.name.clone());
+        let times = if attempt == 1 { "once".to_owned() } else { format!("{attempt} times") };
+        let limit = if too_late { " within its time limit" } else { "" };
+        return fail(watch, format!("step {name} failed {times}{limit}, last: {why}"), turn);
+    }
     rollback.stage = Stage::BackingOff { until };
     settle_record(watch, StepOutcome::Failed(why.clone()));
     watch.record(turn.now, "step_again", format!("{why}; again at {until}"));
@@ -508,27 +544,27 @@ fn retry(watch: &mut Watch, why: String, turn: &mut Turn<'_>) {
 
 fn step_done(watch: &mut Watch, proven: bool, turn: &mut Turn<'_>) {
     let now = turn.now;
-    let name = current_step(watch).map_or(String::new(), |s| s.name.clone());
-    if let Some(record) = watch.steps.last_mut().filter(|r| r.name == name) {
+    let Some(step) = current_step(watch).cloned() else { return };
+    if let Some(record) = watch.steps.last_mut().filter(|r| r.name == step.name) {
         record.proven_at = proven.then_some(now);
         record.outcome = Some(StepOutcome::Done);
     }
     let how = if proven { "the probe shows it" } else { "not verified: the step has no probe" };
-    watch.record(now, "step_done", format!("{name}: {how}"));
-    let steps = watch.service.plan.steps.len();
+    watch.record(now, "step_done", format!("{}: {how}", step.name));
     let Some(rollback) = rollback_of(watch) else { return };
-    if usize::from(rollback.step) + 1 < steps {
-        *rollback = Rollback { step: rollback.step + 1, attempt: 0, stage: preflight_stage(now) };
-        ask(watch, turn);
-    } else {
-        watch.start_recovery(turn);
+    rollback.failed = None;
+    rollback.moved |= !step.is_remedy();
+    if step.wait.is_zero() {
+        return ladder::step_is_over(watch, turn);
     }
+    rollback.stage = Stage::Waiting { until: now + step.wait };
+    watch.record(now, "waits", format!("{} after {}", step.wait, step.name));
 }
 
 /// The preflight did not hold.
 fn refuse(watch: &mut Watch, why: String, turn: &mut Turn<'_>) {
-    if first_try(watch) {
-        watch.withhold(Withheld::Preflight { why }, turn);
+    if ladder::nothing_moved(watch) {
+        ladder::refuse(watch, Withheld::Preflight { why }, turn);
     } else {
         fail(watch, format!("preflight refused: {why}"), turn);
     }
@@ -536,13 +572,13 @@ fn refuse(watch: &mut Watch, why: String, turn: &mut Turn<'_>) {
 
 fn fail(watch: &mut Watch, why: String, turn: &mut Turn<'_>) {
     settle_record(watch, StepOutcome::Failed(why.clone()));
-    watch.end(Outcome::RollbackFailed { why }, NoticeReason::RollbackFailed, turn);
+    ladder::rung_failed(watch, why, turn);
 }
 
 fn stuck(watch: &mut Watch, why: String, turn: &mut Turn<'_>) {
     settle_record(watch, StepOutcome::Stuck(why.clone()));
     let why = format!("stuck: {why}; a person must look whether it was applied");
-    watch.end(Outcome::RollbackFailed { why }, NoticeReason::Stuck, turn);
+    ladder::end_failed(watch, why, NoticeReason::Stuck, turn);
 }
 
 fn settle_record(watch: &mut Watch, outcome: StepOutcome) {

@@ -57,6 +57,9 @@ impl Engine {
         if memory.sighted.len() < DETECTORS_MAX || memory.sighted.contains_key(by) {
             memory.sighted.insert(by.to_owned(), seen.clone());
         }
+        if self.seen_of_drill(now, &lane) {
+            return; // our own hand, on its way home
+        }
         if let Some(open) = self.watches.values().find(|w| w.is_open() && w.announcement.lane() == lane) {
             let id = open.id.clone();
             return self.sighted_in_open(now, &id, by, &seen, before, commands);

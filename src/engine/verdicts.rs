@@ -1,7 +1,8 @@
 //! From evidence to an end: breaches and what withholds a rollback, the end of a soak, the recovery after a rollback.
 
+use super::ladder::{self, Course};
 use super::message::Command;
-use super::rollback::{self};
+use super::rollback::{self, Rollback};
 use super::sight::Cursor;
 use super::watch::{Phase, Recovering, Turn, Watch};
 use crate::domain::baseline::{Baseline, Quality};
@@ -52,13 +53,14 @@ impl Watch {
     /// Whether anything breached is acted upon in this phase.
     pub(super) fn may_judge(&self) -> bool {
         match self.phase {
-            Phase::Soaking { .. } => true,
+            Phase::Soaking { .. } => self.paused.is_none(),
             // Before the cut-over is confirmed only where the probe says that the new slot is active;
             // and that confirms it.
             Phase::CuttingOver { .. }
             | Phase::Asking { .. }
             | Phase::RollingBack(_)
             | Phase::Recovering(_)
+            | Phase::Rehearsing { .. }
             | Phase::Ended { .. } => false,
         }
     }
@@ -195,6 +197,9 @@ impl Watch {
 
     pub(super) fn finish_soak(&mut self, turn: &mut Turn<'_>) {
         let Phase::Soaking { ends_at, gives_up_at, extended } = self.phase else { return };
+        if self.paused.is_some() {
+            return;
+        }
         self.enter_long_phase(turn);
         if turn.now < ends_at {
             return;
@@ -230,11 +235,35 @@ impl Watch {
     }
 
     pub(super) fn pass(&mut self, by_checks_only: bool, turn: &mut Turn<'_>) {
-        self.end(Outcome::Passed { by_checks_only }, NoticeReason::Passed, turn);
+        if self.service.after_passed.steps.is_empty() {
+            return self.end(Outcome::Passed { by_checks_only }, NoticeReason::Passed, turn);
+        }
+        self.by_checks_only = by_checks_only;
+        self.record(turn.now, "after_passed", "the soak was passed; its last steps begin".into());
+        self.phase = Phase::RollingBack(Rollback::new(Course::After, false));
+        ladder::go_on(self, 0, turn);
     }
 
     /// The plan is done and proven: is the old slot well?
     pub(super) fn start_recovery(&mut self, turn: &mut Turn<'_>) {
+        let policy = &self.service.policy;
+        let deadline = self.recover(policy.recover_within, None, turn);
+        // Only what the old slot served after the proof counts.
+        self.old_cursor = Cursor::at(turn.now.shifted(self.clock.skew_ms));
+        self.record(turn.now, "recovering", format!("watching {} until {deadline}", self.way_back()));
+        self.next_health = turn.now;
+    }
+
+    /// A remedy is applied, and the traffic stays: is the new slot well now?
+    pub(super) fn start_healing(&mut self, next: Rollback, within: Span, turn: &mut Turn<'_>) {
+        let deadline = self.recover(within, Some(next), turn);
+        self.new_cursor = Cursor::at(turn.now.shifted(self.clock.skew_ms));
+        self.record(turn.now, "healing", format!("watching {} until {deadline}", self.announcement.new));
+        self.next_health = turn.now;
+    }
+
+    /// Until when a slot has time to look well.
+    fn recover(&mut self, within: Span, healing: Option<Rollback>, turn: &Turn<'_>) -> Timestamp {
         let policy = &self.service.policy;
         // Whether users are served again is no question of evidence: the plain rule, from fresh counts.
         let mut rule = Rule::new(&Policy { rule: RuleKind::Threshold, ..policy.clone() });
@@ -244,28 +273,39 @@ impl Watch {
         let seen = Recovery { proven_at: turn.now, ticks_fine: 0, requests: 0.0, error_rate: None };
         // Three good ticks must fit in, whatever was configured: time that is too short proves nothing.
         let least = self.tick.times(u64::from(RECOVERED_TICKS) + 2) + self.clock.settle;
-        let deadline = turn.now + policy.recover_within.max(least);
+        let deadline = turn.now + within.max(least);
         self.recovery = Some(seen.clone());
-        self.phase = Phase::Recovering(Box::new(Recovering { deadline, rule, seen, last_health: None }));
-        // Only what the old slot served after the proof counts.
-        self.old_cursor = Cursor::at(turn.now.shifted(self.clock.skew_ms));
-        self.record(turn.now, "recovering", format!("watching {} until {deadline}", self.way_back()));
-        self.next_health = turn.now;
+        self.phase = Phase::Recovering(Box::new(Recovering { deadline, healing, rule, seen, last_health: None }));
+        deadline
     }
 
     pub(super) fn check_recovery(&mut self, turn: &mut Turn<'_>) {
         /// "Recovered" rests on at least this much traffic.
         const REQUESTS_MIN: f64 = 20.0;
         let Phase::Recovering(recovering) = &self.phase else { return };
-        let has_check = self.target_spec().is_some_and(|spec| spec.health.is_some());
+        let spec = match &recovering.healing {
+            None => self.target_spec(),
+            Some(_) => self.service.slots.spec(&self.announcement.new),
+        };
+        let has_check = spec.is_some_and(|spec| spec.health.is_some());
         let healthy = !has_check || recovering.last_health == Some(HealthReading::Good);
         if healthy && recovering.seen.ticks_fine >= RECOVERED_TICKS && recovering.seen.requests >= REQUESTS_MIN {
-            self.end(Outcome::RolledBackRecovered, NoticeReason::RolledBackRecovered, turn);
+            match &recovering.healing {
+                None => self.end(Outcome::RolledBackRecovered, NoticeReason::RolledBackRecovered, turn),
+                Some(rollback) => {
+                    let step = self.service.plan.steps.get(usize::from(rollback.step));
+                    let by = step.map_or(String::new(), |step| step.name.clone());
+                    self.end(Outcome::Healed { by }, NoticeReason::Healed, turn);
+                }
+            }
         }
     }
 
     pub(super) fn finish_recovery(&mut self, turn: &mut Turn<'_>) {
         let Phase::Recovering(recovering) = &self.phase else { return };
+        if let Some(rollback) = recovering.healing.clone() {
+            return ladder::not_healed(self, rollback, turn);
+        }
         let sick = matches!(recovering.last_health, Some(HealthReading::Bad(_)));
         if recovering.rule.requests() < 20.0 && !sick {
             self.end(Outcome::RolledBackUnseen, NoticeReason::RolledBackUnseen, turn);
@@ -276,7 +316,12 @@ impl Watch {
 
     pub(super) fn end(&mut self, outcome: Outcome, reason: NoticeReason, turn: &mut Turn<'_>) {
         self.record(turn.now, "ended", outcome.to_string());
-        let told = reason != NoticeReason::Passed || self.service.policy.notify_passed;
+        let told = match reason {
+            NoticeReason::Passed => self.service.policy.notify_passed,
+            NoticeReason::DrillFailed => true,
+            // A scheduled drill that went well is in the history.
+            _ => self.drill.is_none_or(|drill| !drill.scheduled),
+        };
         self.phase = Phase::Ended { at: turn.now, outcome: outcome.clone() };
         turn.commands.push(Command::End { switch: self.id.clone(), outcome });
         if told {

@@ -1,5 +1,6 @@
 //! A watch as others may see it, free of inner state.
 
+use super::ladder::Course;
 use super::watch::{Phase, Watch};
 use crate::domain::signal::Signal;
 use crate::domain::time::Timestamp;
@@ -12,7 +13,11 @@ impl Watch {
             Phase::CuttingOver { .. } => PhaseWord::CuttingOver,
             Phase::Soaking { .. } => PhaseWord::Soaking,
             Phase::Asking { .. } => PhaseWord::Asking,
+            Phase::Rehearsing { .. } => PhaseWord::Drilling,
+            Phase::RollingBack(_) if self.drill.is_some() => PhaseWord::Drilling,
+            Phase::RollingBack(rollback) if rollback.course == Course::After => PhaseWord::Concluding,
             Phase::RollingBack(_) => PhaseWord::RollingBack,
+            Phase::Recovering(recovering) if recovering.healing.is_some() => PhaseWord::Healing,
             Phase::Recovering(_) => PhaseWord::Recovering,
             Phase::Ended { .. } => PhaseWord::Ended,
         }
@@ -25,7 +30,8 @@ impl Watch {
             | Phase::Soaking { .. }
             | Phase::Asking { .. }
             | Phase::RollingBack(_)
-            | Phase::Recovering(_) => None,
+            | Phase::Recovering(_)
+            | Phase::Rehearsing { .. } => None,
         }
     }
 
@@ -57,7 +63,7 @@ impl Watch {
             verdict: self.verdict(),
             opened_at: self.opened_at,
             cut_over_at: self.cut_over_at,
-            soak_ends_at: self.stage_began().unwrap_or(self.opened_at) + policy.phases().whole(),
+            soak_ends_at: self.soak_ends_at(),
             fast_passed: self.fast_passed,
             rule: policy.rule,
             soak: policy.soak,
@@ -72,6 +78,7 @@ impl Watch {
             detectable: self.detectable,
             breach: self.breach.clone(),
             steps: self.steps.clone(),
+            paused: self.paused.clone(),
             recovery: self.recovery.clone(),
             timeline: self.timeline.clone(),
             runbook: self.service.runbook.clone(),

@@ -16,7 +16,7 @@ use crate::domain::signal::{Observation, SourceClock};
 use crate::domain::switch::{Announcement, Kind, Percent, Slot, SwitchId};
 use crate::domain::time::{Span, Timestamp};
 use crate::domain::verdict::{Evidence, Outcome, Withheld};
-use crate::domain::view::{Breach, Recovery, TimelineEvent};
+use crate::domain::view::{Breach, Pause, Recovery, TimelineEvent};
 use crate::judge::Rule;
 use crate::judge::alive::Alive;
 
@@ -30,17 +30,36 @@ const SKEW_TOLD_MS: i64 = 1000;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Phase {
-    CuttingOver { deadline: Timestamp },
-    Soaking { ends_at: Timestamp, gives_up_at: Timestamp, extended: bool },
-    Asking { deadline: Timestamp },
+    CuttingOver {
+        deadline: Timestamp,
+    },
+    Soaking {
+        ends_at: Timestamp,
+        gives_up_at: Timestamp,
+        extended: bool,
+    },
+    Asking {
+        deadline: Timestamp,
+    },
+    /// A plan is run: the way back, a drill, or what follows a passed soak.
     RollingBack(Rollback),
     Recovering(Box<Recovering>),
-    Ended { at: Timestamp, outcome: Outcome },
+    /// A dry drill is under way.
+    Rehearsing {
+        id: CommandId,
+        deadline: Timestamp,
+    },
+    Ended {
+        at: Timestamp,
+        outcome: Outcome,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Recovering {
     pub deadline: Timestamp,
+    /// After a remedy it is the new slot that must be well, and this goes on if it is not.
+    pub healing: Option<Rollback>,
     /// Judges the old slot by the same limits, from fresh counts.
     pub rule: Rule,
     pub seen: Recovery,
@@ -71,6 +90,13 @@ pub struct Watch {
     pub(super) old_end_told: bool,
     /// An outside judge's word that is allowed to act.
     pub(super) accusation: Option<Evidence>,
+    pub(super) paused: Option<Pause>,
+    /// How much longer than planned the soak is, by pauses and by an operator's word.
+    pub(super) longer: Span,
+    /// How the soak was passed, while its last steps run.
+    pub(super) by_checks_only: bool,
+    /// Not a switch but an exercise, and whether it was the schedule that began it.
+    pub(super) drill: Option<Drill>,
     pub(super) opened_at: Timestamp,
     pub(super) phase: Phase,
     pub(super) cut_over_at: Option<Timestamp>,
@@ -110,6 +136,11 @@ pub struct Watch {
     pub(super) notice_n: u32,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Drill {
+    pub scheduled: bool,
+}
+
 /// A health check under way, and until when its answer is waited for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Asked {
@@ -126,28 +157,31 @@ pub(super) struct Turn<'a> {
 }
 
 impl Watch {
-    pub(super) fn open(
+    /// The state before anything was asked.
+    pub(super) fn new(
+        now: Timestamp,
         id: SwitchId,
         announcement: Announcement,
         service: Service,
         serves: Option<Slot>,
         target: Result<Slot, String>,
-        inherited: Option<Baseline>,
-        turn: &mut Turn<'_>,
     ) -> Watch {
-        let now = turn.now;
         // Whatever the announcer's clock says: nothing was switched in the future.
         let announcement = Announcement { switched_at: announcement.switched_at.map(|at| at.min(now)), ..announcement };
         let begins = announcement.switched_at.unwrap_or(now);
         let policy = &service.policy;
         let clock = SourceClock { skew_ms: 0, settle: Span::from_millis(1500), scrape_interval: None };
-        let mut watch = Watch {
+        Watch {
             serves,
             target,
             share: announcement.share(),
             stage_at: None,
             old_end_told: false,
             accusation: None,
+            paused: None,
+            longer: Span::ZERO,
+            by_checks_only: false,
+            drill: None,
             opened_at: now,
             phase: Phase::CuttingOver { deadline: now + policy.confirm_within },
             cut_over_at: announcement.switched_at,
@@ -183,7 +217,20 @@ impl Watch {
             id,
             announcement,
             service,
-        };
+        }
+    }
+
+    pub(super) fn open(
+        id: SwitchId,
+        announcement: Announcement,
+        service: Service,
+        serves: Option<Slot>,
+        target: Result<Slot, String>,
+        inherited: Option<Baseline>,
+        turn: &mut Turn<'_>,
+    ) -> Watch {
+        let now = turn.now;
+        let mut watch = Watch::new(now, id, announcement, service, serves, target);
         let a = &watch.announcement;
         let version = a.version.as_ref().map_or(String::new(), |v| format!(", {v}"));
         let flag = if let Kind::Flag(flag) = &a.kind { format!(", flag {flag}") } else { String::new() };
@@ -221,7 +268,12 @@ impl Watch {
             Phase::Soaking { gives_up_at, .. } => (*gives_up_at).max(self.next_tick.min(self.next_health)),
             Phase::RollingBack(rollback) => rollback.next_deadline(),
             Phase::Recovering(recovering) => recovering.deadline,
+            Phase::Rehearsing { deadline, .. } => *deadline,
         };
+        if self.drill.is_some() {
+            return Some(own);
+        }
+        let own = self.paused.as_ref().map_or(own, |pause| own.min(pause.until));
         Some(own.min(self.next_tick).min(self.next_health))
     }
 
@@ -231,13 +283,17 @@ impl Watch {
         if !self.is_open() {
             return;
         }
-        if turn.now >= self.next_health {
-            self.ask_health(turn);
+        // A drill judges nothing: its plan says all.
+        if self.drill.is_none() {
+            if turn.now >= self.next_health {
+                self.ask_health(turn);
+            }
+            if turn.now >= self.next_tick {
+                self.ask_readings(turn);
+            }
+            self.wake_from_pause(turn);
+            self.check_sight(turn);
         }
-        if turn.now >= self.next_tick {
-            self.ask_readings(turn);
-        }
-        self.check_sight(turn);
         match &self.phase {
             Phase::CuttingOver { deadline } => {
                 if turn.now >= *deadline {
@@ -260,6 +316,12 @@ impl Watch {
             Phase::Recovering(recovering) => {
                 if turn.now >= recovering.deadline {
                     self.finish_recovery(turn);
+                }
+            }
+            Phase::Rehearsing { deadline, .. } => {
+                if turn.now >= *deadline {
+                    let why = "the checks of the drill gave no answer".to_owned();
+                    self.end(Outcome::DrillFailed { why }, NoticeReason::DrillFailed, turn);
                 }
             }
             Phase::Ended { .. } => {}
@@ -326,11 +388,18 @@ impl Watch {
         if self.new_health_asked.as_ref().is_some_and(|asked| asked.id == *id) {
             self.new_health_asked = None;
             self.new_alive.checked(turn.now, reading);
+            if let Phase::Recovering(recovering) = &mut self.phase
+                && recovering.healing.is_some()
+            {
+                recovering.last_health = Some(reading.clone());
+            }
             self.judge_alive(turn);
         } else if self.old_health_asked.as_ref().is_some_and(|asked| asked.id == *id) {
             self.old_health_asked = None;
             self.old_alive.checked(turn.now, reading);
-            if let Phase::Recovering(recovering) = &mut self.phase {
+            if let Phase::Recovering(recovering) = &mut self.phase
+                && recovering.healing.is_none()
+            {
                 recovering.last_health = Some(reading.clone());
             }
             self.judge_alive(turn);
@@ -361,6 +430,7 @@ impl Watch {
             | Phase::Asking { .. }
             | Phase::RollingBack(_)
             | Phase::Recovering(_)
+            | Phase::Rehearsing { .. }
             | Phase::Ended { .. } => {}
         }
     }
@@ -368,18 +438,20 @@ impl Watch {
     pub(super) fn on_answered(&mut self, approve: bool, by: &str, turn: &mut Turn<'_>) -> Result<String, String> {
         match &self.phase {
             Phase::Asking { .. } if approve => {
-                self.record(turn.now, "approved", format!("by {by}"));
+                self.record(turn.now, "approved", by.to_owned());
                 self.start_rollback(turn);
                 Ok(format!("{}: approved, rolling back", self.id))
             }
             Phase::Asking { .. } => {
-                self.withhold(Withheld::Declined { by: by.to_owned() }, turn);
+                self.withhold(Withheld::Declined { by: by.strip_prefix("by ").unwrap_or(by).to_owned() }, turn);
                 Ok(format!("{}: declined, nothing is moved", self.id))
             }
             Phase::CuttingOver { .. } | Phase::Soaking { .. } => {
                 Err(format!("{} asks nothing: it is {}", self.id, self.phase_word().as_str()))
             }
-            Phase::RollingBack(_) | Phase::Recovering(_) => Err(format!("{} is being rolled back already", self.id)),
+            Phase::RollingBack(_) | Phase::Recovering(_) | Phase::Rehearsing { .. } => {
+                Err(format!("{} asks nothing: it is {}", self.id, self.phase_word().as_str()))
+            }
             Phase::Ended { outcome, .. } => Err(format!("{} has ended: {outcome}", self.id)),
         }
     }
@@ -387,6 +459,14 @@ impl Watch {
     /// The process came up again: what was under way in the last one is asked again.
     pub(super) fn on_started(&mut self, turn: &mut Turn<'_>) {
         if !self.is_open() {
+            return;
+        }
+        if self.drill.is_some() {
+            self.record(turn.now, "restarted", "flipback came up again; the drill goes on".into());
+            match self.phase {
+                Phase::Rehearsing { .. } => self.rehearse(turn),
+                _ => rollback::on_started(self, turn),
+            }
             return;
         }
         self.record(turn.now, "restarted", "flipback came up again; the watch goes on with its counts".into());

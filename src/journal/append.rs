@@ -285,11 +285,11 @@ fn put(transaction: &Transaction<'_>, write: &Write) -> Result<(), JournalError>
                 params![service.as_str(), from.as_millis(), to.as_millis(), by, why],
             )?;
         }
-        Write::Pin { service, from, to, by } => {
+        Write::Pin { service, from, to, by, why } => {
             transaction.execute("DELETE FROM marks WHERE service = ? AND kind = 'pin'", [service.as_str()])?;
             transaction.execute(
-                "INSERT INTO marks (service, kind, began_at, ended_at, by_whom, why) VALUES (?, 'pin', ?, ?, ?, '')",
-                params![service.as_str(), from.as_millis(), to.as_millis(), by],
+                "INSERT INTO marks (service, kind, began_at, ended_at, by_whom, why) VALUES (?, 'pin', ?, ?, ?, ?)",
+                params![service.as_str(), from.as_millis(), to.as_millis(), by, why],
             )?;
         }
         Write::Unpin { service, by: _ } => {

@@ -52,7 +52,7 @@ mod tests {
         let snapshot = include_str!("../../tests/vectors/journal_v1.snap");
         let fixture: Value = serde_json::from_str(snapshot.splitn(3, "---\n").nth(2).unwrap()).unwrap();
         let (inputs, commands) = (fixture["inputs"].as_array().unwrap(), fixture["commands"].as_array().unwrap());
-        assert_eq!((kinds(inputs).len(), kinds(commands).len()), (17, 12), "one of each kind");
+        assert_eq!((kinds(inputs).len(), kinds(commands).len()), (20, 13), "one of each kind");
         inputs.iter().for_each(|row| unchanged::<Input>("an input", row));
         commands.iter().for_each(|row| unchanged::<Command>("a command", row));
         let newer: Result<Input, _> = decode("an input", 2, "\"timer\"");

@@ -43,6 +43,7 @@ pub enum Write {
         from: Timestamp,
         to: Timestamp,
         by: String,
+        why: String,
     },
     Unpin {
         service: ServiceName,

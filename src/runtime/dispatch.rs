@@ -15,7 +15,7 @@ use crate::domain::signal::{Observation, Reading};
 use crate::domain::time::Span;
 use crate::edge::actuators::exec::Executor;
 use crate::edge::actuators::health::HealthChecker;
-use crate::edge::actuators::probe;
+use crate::edge::actuators::{probe, rehearse};
 use crate::edge::inbox::{Inbox, NotTaken};
 use crate::edge::metrics::{Metrics, Reason, Word};
 use crate::edge::sources::Prometheus;
@@ -76,6 +76,13 @@ impl Dispatch {
                     self.spawn(async move {
                         let state = this.executor.run(&run, clock::now, clock::wall).await;
                         this.step_ended(run.attempt, state).await;
+                    });
+                }
+                Command::Rehearse { id, ask } => {
+                    let (health, inbox) = (self.health.clone(), self.inbox.clone());
+                    self.spawn(async move {
+                        let tried = rehearse::rehearse(&ask, &health).await;
+                        deliver(&inbox, Input::Rehearsed { id, tried }).await;
                     });
                 }
                 Command::MarkDisarmed { all, services } => {

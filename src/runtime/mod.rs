@@ -21,13 +21,14 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::settings::DetectorSettings;
 use crate::config::{self, Overrides, Settings};
-use crate::domain::plan::{HealthReading, ProbeReading};
+use crate::domain::action::Variables;
+use crate::domain::plan::{Expect, HealthReading, Probe, ProbeReading, Step};
 use crate::domain::service::{Service, SlotSpec, Slots};
 use crate::domain::switch::ServiceName;
 use crate::domain::time::Span;
 use crate::edge::actuators::exec::Executor;
 use crate::edge::actuators::health::HealthChecker;
-use crate::edge::actuators::probe;
+use crate::edge::actuators::{probe, rehearse};
 use crate::edge::api::{self, ApiContext, Facts, Limiter, ReloadRequest, Token};
 use crate::edge::hooks::Hooks;
 use crate::edge::inbox::Inbox;
@@ -407,16 +408,19 @@ async fn check_service(service: &Service, health: &HealthChecker) -> Vec<Finding
             });
         }
     }
-    for step in &service.plan.steps {
-        let subject = format!("{} rollback step {}", service.name, step.name);
-        let program = step.action.argv.first().cloned().unwrap_or_default();
-        findings.push(runnable(&subject, &program));
-        let subject = format!("{subject} probe");
+    for (step, slots) in with_plans(service) {
+        let subject = format!("{} step {}", service.name, step.name);
+        findings.push(match rehearse::able(&step.action).await {
+            Ok(text) => Finding { subject, level: Level::Ok, text },
+            Err(text) => Finding { subject, level: Level::Error, text },
+        });
+        let subject = format!("{} probe of {}", service.name, step.name);
         findings.push(match &step.probe {
             None => Finding { subject, level: Level::Warning, text: "no probe: nothing proves that it worked".into() },
             Some(p) => match probe::ask(p).await {
                 ProbeReading::Shows(line) => {
                     let known = match &service.slots {
+                        _ if !slots || matches!(p.expect, Expect::Fixed(_)) => true,
                         Slots::Named(named) => named.keys().any(|slot| p.expect.word(slot) == line),
                         Slots::Versions => true,
                     };
@@ -435,19 +439,16 @@ async fn check_service(service: &Service, health: &HealthChecker) -> Vec<Finding
     findings
 }
 
-fn runnable(subject: &str, program: &str) -> Finding {
-    use std::os::unix::fs::PermissionsExt;
-    let finding = |level, text: String| Finding { subject: subject.to_owned(), level, text };
-    match std::fs::metadata(program) {
-        Err(error) => finding(Level::Error, format!("{program}: {error}")),
-        Ok(meta) if !meta.is_file() || meta.permissions().mode() & 0o111 == 0 => {
-            finding(Level::Error, format!("{program} is not executable"))
-        }
-        Ok(meta) if meta.permissions().mode() & 0o022 != 0 => {
-            finding(Level::Warning, format!("{program} can be written by others: whoever changes it acts as flipback"))
-        }
-        Ok(_) => finding(Level::Ok, format!("{program} is there and executable")),
-    }
+/// Every step of the service, and whether its probe shows slots. `$service` has its value; slots have none yet.
+fn with_plans(service: &Service) -> Vec<(Step, bool)> {
+    let vars = Variables::from([("service", service.name.to_string())]);
+    let resolved = |step: &Step| {
+        let probe = step.probe.as_ref().map(|p| Probe { look: p.look.resolve(&vars), ..p.clone() });
+        Step { action: step.action.resolve(&vars), probe, ..step.clone() }
+    };
+    let flags = service.flags.values().flat_map(|plan| &plan.steps).map(|step| (resolved(step), false));
+    let after = service.after_passed.steps.iter().map(|step| (resolved(step), false));
+    service.plan.steps.iter().map(|step| (resolved(step), true)).chain(flags).chain(after).collect()
 }
 
 type Recorder = Box<dyn Fn(ServiceName) -> api::Async<Result<usize, String>> + Send + Sync>;

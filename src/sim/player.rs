@@ -6,10 +6,11 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::traffic::{Counted, Stream, Traffic};
+use crate::domain::action::{Action, Exec};
 use crate::domain::baseline::{Baseline, BaselineAsk};
 use crate::domain::brakes::Brakes;
 use crate::domain::counts::{Cell, Counts};
-use crate::domain::plan::{Exec, Plan, Step};
+use crate::domain::plan::{OnFailure, Plan, Step, When};
 use crate::domain::policy::{Alpha, Limits, Mode, Policy, Ratio, RuleKind, Share, TailNull, WarmUp};
 use crate::domain::service::{Metrics, Service, SlotSpec, Slots};
 use crate::domain::signal::{Observation, Quantile, Reading, SlotCell, SourceClock};
@@ -304,14 +305,21 @@ fn service(setup: &Setup) -> Service {
         plan: Plan {
             steps: vec![Step {
                 name: "back".into(),
-                action: Exec { argv: vec!["/bin/true".into()] },
+                action: Action::Exec(Exec::new(["/bin/true"])),
                 timeout: Span::from_secs(30),
                 probe: None,
                 verify_timeout: Span::from_secs(10),
                 retry_safe: false,
                 lock: "back".into(),
+                words: Default::default(),
+                wait: Span::ZERO,
+                heals_within: None,
+                when: When::Always,
+                on_failure: OnFailure::Stop,
+                limit: None,
             }],
         },
+        after_passed: Plan::default(),
         flags: Default::default(),
         unverified: true,
         controls: Vec::new(),

@@ -13,8 +13,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use flipback::domain::plan::{AttemptId, AttemptState, Exec};
-use flipback::domain::switch::{ServiceName, SwitchId};
+use flipback::domain::action::{Action, Exec};
+use flipback::domain::plan::{AttemptId, AttemptState};
+use flipback::domain::switch::{ServiceName, Slot, SwitchId};
 use flipback::domain::time::Span;
 use flipback::edge::actuators::exec::Executor;
 use flipback::engine::message::StepRun;
@@ -285,7 +286,9 @@ async fn a_shim_killed_at_any_syscall_never_runs_its_step_twice() {
             let run = StepRun {
                 attempt: AttemptId { switch: SwitchId::try_new("checkout-1").unwrap(), step: 0, attempt: 1 },
                 service: ServiceName::try_new("checkout").unwrap(),
-                action: Exec { argv: vec![step.display().to_string(), d.display().to_string()] },
+                step: "haproxy".into(),
+                action: Action::Exec(Exec::new([step.display().to_string(), d.display().to_string()])),
+                to: Slot::try_new("blue").unwrap(),
                 env: BTreeMap::new(),
                 start_by: now() + Span::from_secs(10),
                 deadline: now() + Span::from_secs(10),

@@ -10,10 +10,11 @@ use tempfile::TempDir;
 use crate::stack::wait_until;
 
 use flipback::config::{self, Overrides};
+use flipback::domain::action::{Action, Exec};
 use flipback::domain::baseline::BaselineAsk;
 use flipback::domain::counts::{Buckets, Cell, Counts};
 use flipback::domain::notice::{Notice, NoticeKey, NoticeReason};
-use flipback::domain::plan::{AttemptId, AttemptState, Exec, StepEnd, StepResult};
+use flipback::domain::plan::{AttemptId, AttemptState, StepEnd, StepResult};
 use flipback::domain::service::Metrics;
 use flipback::domain::switch::{ServiceName, Slot, SwitchId};
 use flipback::domain::time::{Span, Timestamp};
@@ -37,7 +38,9 @@ fn run(n: u8) -> Command {
         run: StepRun {
             attempt: attempt(n),
             service: ServiceName::try_new("checkout").unwrap(),
-            action: Exec { argv: vec!["/bin/true".into()] },
+            step: "haproxy".into(),
+            action: Action::Exec(Exec::new(["/bin/true"])),
+            to: Slot::try_new("blue").unwrap(),
             env: BTreeMap::new(),
             start_by: T0,
             deadline: T0,
@@ -288,7 +291,7 @@ fn marks_are_set_shown_and_taken_away() {
     let reader = Reader::open(dir.path()).unwrap();
     let service = ServiceName::try_new("checkout").unwrap();
     let (from, to) = (T0, T0 + Span::from_mins(60));
-    let pin = |to| Write::Pin { service: service.clone(), from, to, by: "kim".into() };
+    let pin = |to| Write::Pin { service: service.clone(), from, to, by: "kim".into(), why: String::new() };
     let invalid = Write::Invalidate { service: service.clone(), from, to, by: "kim".into(), why: "load test".into() };
     journal.commit(&batch(&[], &[pin(T0 + Span::from_mins(1)), pin(to), invalid], None)).unwrap();
     let marks = reader.marks(&service).unwrap();

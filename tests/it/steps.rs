@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use flipback::domain::plan::{AttemptId, AttemptState, Exec, StepEnd};
-use flipback::domain::switch::{ServiceName, SwitchId};
+use flipback::domain::action::{Action, Exec};
+use flipback::domain::plan::{AttemptId, AttemptState, StepEnd};
+use flipback::domain::switch::{ServiceName, Slot, SwitchId};
 use flipback::domain::time::{Span, Timestamp};
 use flipback::edge::actuators::exec::Executor;
 use flipback::engine::message::StepRun;
@@ -47,7 +48,9 @@ impl Bench {
         StepRun {
             attempt: AttemptId { switch: SwitchId::try_new("team/checkout:eu-1").unwrap(), step: 0, attempt: n },
             service: ServiceName::try_new("team/checkout:eu").unwrap(),
-            action: Exec { argv: vec![program.display().to_string(), self.dir.path().display().to_string()] },
+            step: "haproxy".into(),
+            action: Action::Exec(Exec::new([program.display().to_string(), self.dir.path().display().to_string()])),
+            to: Slot::try_new("blue").unwrap(),
             env: BTreeMap::from([("FLIPBACK_OLD".to_owned(), "blue".to_owned())]),
             start_by: now() + Span::from_secs(5),
             deadline: now() + Span::from_secs(20),

@@ -5,7 +5,7 @@ use std::process::{ExitStatus, Stdio};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
 
-use crate::domain::plan::Exec;
+use crate::domain::action::Exec;
 use crate::domain::time::Span;
 use crate::shim::kill_group;
 
@@ -29,6 +29,7 @@ pub async fn run_with(exec: &Exec, input: Option<&str>, timeout: Span) -> Result
         .args(arguments)
         .env_clear()
         .env("PATH", super::exec::CHILD_PATH)
+        .envs(&exec.env)
         .current_dir("/")
         .stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() })
         .stdout(Stdio::piped())

@@ -7,12 +7,14 @@ use std::process::Stdio;
 
 use tokio::process::Command;
 
+use super::native::unit;
+use crate::domain::action::Action;
 use crate::domain::attempt::Found;
 use crate::domain::plan::{AttemptId, AttemptState, StepResult};
 use crate::domain::switch::ServiceName;
 use crate::domain::time::{Span, Timestamp};
 use crate::engine::message::StepRun;
-use crate::shim::{self, Spec};
+use crate::shim::{self, Native, Spec};
 
 /// All that a child gets of a search path.
 pub const CHILD_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -83,9 +85,20 @@ impl Executor {
     fn prepare(&self, dir: &Path, run: &StepRun, ahead_ms: i64) -> std::io::Result<()> {
         let mut env: BTreeMap<String, String> = run.env.clone();
         env.insert("PATH".into(), CHILD_PATH.into());
+        let own = |dir: &Path| vec![self.program.display().to_string(), "act".into(), dir.display().to_string()];
+        let (argv, native) = match &run.action {
+            Action::Exec(exec) => {
+                // What flipback says of the attempt counts more than what somebody configured.
+                env = exec.env.clone().into_iter().chain(env).collect();
+                (exec.argv.clone(), None)
+            }
+            Action::Unit(_) => (unit::command(&run.service, &run.to, &run.env["FLIPBACK_NEW"], &run.step).argv, None),
+            action => (own(dir), Some(Native { action: action.clone(), to: run.to.clone() })),
+        };
         let serial = self.dir.join("serial").join(lock_file_name(&run.lock));
         let spec = Spec {
-            argv: run.action.argv.clone(),
+            argv,
+            native,
             env,
             start_by: run.start_by.shifted(ahead_ms),
             deadline: run.deadline.shifted(ahead_ms),

@@ -99,7 +99,7 @@ mod tests {
     use std::net::TcpListener;
 
     use super::*;
-    use crate::domain::plan::Exec;
+    use crate::domain::action::Exec;
     use crate::domain::time::Span;
 
     const SOON: Span = Span::from_millis(300);
@@ -146,7 +146,7 @@ mod tests {
         let tcp = HealthCheck::Tcp { address: "no-such-host.invalid:80".into(), timeout: SOON };
         let reading = checker.ask(&tcp).await;
         assert!(matches!(reading, HealthReading::Unreadable(_)), "{reading:?}");
-        let exec = |program: &str| HealthCheck::Exec { exec: Exec { argv: vec![program.into()] }, timeout: SOON };
+        let exec = |program: &str| HealthCheck::Exec { exec: Exec::new([program]), timeout: SOON };
         assert!(matches!(checker.ask(&exec("/no/such/program")).await, HealthReading::Unreadable(_)));
         assert!(matches!(checker.ask(&exec("/bin/false")).await, HealthReading::Bad(_)));
         assert_eq!(checker.ask(&exec("/bin/true")).await, HealthReading::Good);

@@ -3,4 +3,6 @@
 pub mod command;
 pub mod exec;
 pub mod health;
+pub mod native;
 pub mod probe;
+pub mod rehearse;

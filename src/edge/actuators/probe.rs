@@ -1,34 +1,52 @@
 //! The read-back that shows the active slot.
 
 use super::command;
+use super::native::{file, haproxy, http};
+use crate::domain::action::{Exec, Look};
 use crate::domain::plan::{Probe, ProbeReading};
+use crate::domain::time::Span;
 
-/// Asks once. One line of stdout, trimmed; anything else is unreadable, with the reason.
+/// Asks once. One line; anything else is unreadable, with the reason.
 pub async fn ask(probe: &Probe) -> ProbeReading {
-    let finished = match command::run(&probe.exec, probe.timeout).await {
-        Ok(finished) => finished,
-        Err(why) => return ProbeReading::Unreadable(why),
+    let looking = async {
+        match &probe.look {
+            Look::Exec(exec) => printed(exec, probe.timeout).await,
+            Look::Haproxy(h) => haproxy::look(h).await,
+            Look::File(set) => file::look(set),
+            Look::Http(look) => http::look(look, probe.timeout).await,
+        }
     };
+    // A command has its own limit, which ends its whole group.
+    let limit = (probe.timeout + Span::from_millis(200)).to_std();
+    match tokio::time::timeout(limit, looking).await {
+        Ok(Ok(line)) => ProbeReading::Shows(line),
+        Ok(Err(why)) => ProbeReading::Unreadable(why),
+        Err(_) => ProbeReading::Unreadable(format!("{} did not answer within {}", probe.look, probe.timeout)),
+    }
+}
+
+/// One line of stdout, trimmed.
+async fn printed(exec: &Exec, timeout: Span) -> Result<String, String> {
+    let finished = command::run(exec, timeout).await?;
     if !finished.status.success() {
-        return ProbeReading::Unreadable(format!("{} ended with {}", probe.exec, finished.status));
+        return Err(format!("{exec} ended with {}", finished.status));
     }
     let mut lines = finished.stdout.lines().map(str::trim).filter(|line| !line.is_empty());
     match (lines.next(), lines.next()) {
-        (Some(line), None) => ProbeReading::Shows(line.to_owned()),
-        (None, _) => ProbeReading::Unreadable(format!("{} printed nothing", probe.exec)),
-        (Some(_), Some(_)) => ProbeReading::Unreadable(format!("{} printed more than one line", probe.exec)),
+        (Some(line), None) => Ok(line.to_owned()),
+        (None, _) => Err(format!("{exec} printed nothing")),
+        (Some(_), Some(_)) => Err(format!("{exec} printed more than one line")),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::plan::{Exec, Expect};
-    use crate::domain::time::Span;
+    use crate::domain::plan::Expect;
 
     async fn shows(script: &str) -> ProbeReading {
-        let exec = Exec { argv: vec!["/bin/sh".into(), "-c".into(), script.into()] };
-        ask(&Probe { exec, expect: Expect::SlotName, timeout: Span::from_millis(700) }).await
+        let look = Look::Exec(Exec::new(["/bin/sh", "-c", script]));
+        ask(&Probe { look, expect: Expect::SlotName, timeout: Span::from_millis(700) }).await
     }
 
     #[tokio::test]

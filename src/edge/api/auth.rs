@@ -6,6 +6,8 @@ use std::path::Path;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
+use crate::edge::secret::first_line;
+
 /// A token's digest; the token itself is not kept.
 #[derive(Clone)]
 pub struct Token([u8; 32]);
@@ -19,8 +21,7 @@ impl fmt::Debug for Token {
 impl Token {
     /// The first line of a file. A short token can be guessed: 16 characters at least.
     pub fn from_file(path: &Path) -> Result<Token, String> {
-        let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
-        let token = text.lines().next().unwrap_or_default().trim();
+        let token = first_line(path)?;
         if token.len() < 16 {
             return Err(format!(
                 "{}: the token must have at least 16 characters, like the output of: openssl rand -hex 32",

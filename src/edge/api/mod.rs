@@ -7,6 +7,7 @@ mod receive;
 mod routes;
 mod serve;
 pub mod types;
+mod verbs;
 
 use std::collections::BTreeMap;
 use std::pin::Pin;

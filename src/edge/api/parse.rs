@@ -12,6 +12,9 @@ use crate::domain::switch::{
 };
 use crate::domain::time::{Span, Timestamp};
 
+/// A reason is a line in a story, not a report.
+const WHY_CHARS: usize = 200;
+
 /// An announcement may be late by this: a pipeline that retries for an hour.
 const LATE_MAX: Span = Span::from_mins(60);
 /// The announcer's clock may be ahead of ours by this.
@@ -39,6 +42,12 @@ fn refuse<T>(field: &str, text: impl Into<String>) -> Result<T, Refusal> {
 pub struct Fields {
     map: Map<String, Value>,
     known: Vec<&'static str>,
+}
+
+/// Why an operator does it, in one line.
+pub fn why(fields: &mut Fields) -> Result<String, Refusal> {
+    let text = fields.text("why")?.unwrap_or_default();
+    Ok(text.chars().filter(|c| !c.is_control()).take(WHY_CHARS).collect())
 }
 
 impl Fields {

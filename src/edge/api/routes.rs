@@ -19,12 +19,13 @@ use super::auth::{Peer, Token};
 use super::parse::{self, Fields, Refusal};
 use super::receive;
 use super::types::{Announced, BaselineAnswer, Done, Envelope, Findings, RangeAnswer, ServiceStatus, Status};
+use super::verbs;
 use crate::domain::baseline::BaselineAsk;
 use crate::domain::service::Slots;
 use crate::domain::switch::{Announcement, ServiceName, Slot, SwitchId};
 use crate::domain::time::Timestamp;
 use crate::edge::inbox::NotTaken;
-use crate::engine::message::{Answer, Input, RequestId};
+use crate::engine::message::{Answer, Input};
 use crate::journal::{JournalError, Range, WatchFilter, Write};
 
 /// Announcements are a few hundred bytes.
@@ -36,7 +37,7 @@ const HOOK_BODY_MAX: usize = 256 * 1024;
 /// A live check asks every signal of every service; all else is done in milliseconds.
 const REQUEST_MAX: Duration = Duration::from_secs(60);
 
-type Context = State<Arc<ApiContext>>;
+pub(super) type Context = State<Arc<ApiContext>>;
 
 /// With a token every route but the health ones asks for it.
 pub fn router(context: Arc<ApiContext>, token: Option<Token>) -> Router {
@@ -44,12 +45,10 @@ pub fn router(context: Arc<ApiContext>, token: Option<Token>) -> Router {
         .route("/api/v1/switches", post(announce))
         .route("/api/v1/watches", get(watches))
         .route("/api/v1/watches/{id}", get(watch))
-        .route("/api/v1/watches/{id}/approve", post(approve))
-        .route("/api/v1/watches/{id}/decline", post(decline))
-        .route("/api/v1/watches/{id}/cancel", post(cancel))
-        .route("/api/v1/watches/{id}/rollback", post(rollback))
-        .route("/api/v1/arm", post(arm))
-        .route("/api/v1/disarm", post(disarm))
+        .route("/api/v1/watches/{id}/{verb}", post(verbs::upon_watch))
+        .route("/api/v1/services/{service}/drill", post(verbs::drill))
+        .route("/api/v1/arm", post(verbs::arm))
+        .route("/api/v1/disarm", post(verbs::disarm))
         .route("/api/v1/status", get(status))
         .route("/api/v1/baseline/{service}", get(baseline))
         .route("/api/v1/baseline/{service}/{verb}", post(baseline_verb))
@@ -207,86 +206,6 @@ async fn watch(State(c): Context, Path(id): Path<String>) -> Response {
     }
 }
 
-async fn approve(c: Context, peer: ConnectInfo<Peer>, id: Path<String>, body: Bytes) -> Response {
-    decide(c, peer, id, body, true).await
-}
-
-async fn decline(c: Context, peer: ConnectInfo<Peer>, id: Path<String>, body: Bytes) -> Response {
-    decide(c, peer, id, body, false).await
-}
-
-async fn decide(
-    State(c): Context,
-    ConnectInfo(peer): ConnectInfo<Peer>,
-    Path(id): Path<String>,
-    body: Bytes,
-    approve: bool,
-) -> Response {
-    let switch = match switch_id(id) {
-        Ok(id) => id,
-        Err(answer) => return *answer,
-    };
-    if let Err(refusal) = Fields::parse(&body).and_then(Fields::finish) {
-        return refused(refusal);
-    }
-    let by = peer.to_string();
-    answered(c.inbox.ask(|request| Input::Answered { request, switch, approve, by }).await)
-}
-
-async fn cancel(c: Context, peer: ConnectInfo<Peer>, id: Path<String>, body: Bytes) -> Response {
-    with_reason(c, peer, id, body, |request, switch, by, why| Input::Cancelled { request, switch, by, why }).await
-}
-
-async fn rollback(c: Context, peer: ConnectInfo<Peer>, id: Path<String>, body: Bytes) -> Response {
-    with_reason(c, peer, id, body, |request, switch, by, why| Input::Ordered { request, switch, by, why }).await
-}
-
-/// A verb upon a watch, with who and why.
-async fn with_reason(
-    State(c): Context,
-    ConnectInfo(peer): ConnectInfo<Peer>,
-    Path(id): Path<String>,
-    body: Bytes,
-    input: impl FnOnce(RequestId, SwitchId, String, String) -> Input,
-) -> Response {
-    let switch = match switch_id(id) {
-        Ok(id) => id,
-        Err(answer) => return *answer,
-    };
-    let why = Fields::parse(&body).and_then(|mut fields| {
-        let why = fields.text("why")?.unwrap_or_default();
-        fields.finish().map(|()| why.chars().filter(|c| !c.is_control()).take(200).collect::<String>())
-    });
-    let why = match why {
-        Ok(why) => why,
-        Err(refusal) => return refused(refusal),
-    };
-    let by = peer.to_string();
-    answered(c.inbox.ask(|request| input(request, switch, by, why)).await)
-}
-
-async fn arm(c: Context, peer: ConnectInfo<Peer>, body: Bytes) -> Response {
-    set_armed(c, peer, body, true).await
-}
-
-async fn disarm(c: Context, peer: ConnectInfo<Peer>, body: Bytes) -> Response {
-    set_armed(c, peer, body, false).await
-}
-
-async fn set_armed(State(c): Context, ConnectInfo(peer): ConnectInfo<Peer>, body: Bytes, armed: bool) -> Response {
-    let service = Fields::parse(&body).and_then(|mut fields| {
-        let service = fields.text("service")?;
-        fields.finish()?;
-        service.map(|text| parse::name("service", text, ServiceName::try_new)).transpose()
-    });
-    let service = match service {
-        Ok(service) => service,
-        Err(refusal) => return refused(refusal),
-    };
-    let by = peer.to_string();
-    answered(c.inbox.ask(|request| Input::Armed { request, service, armed, by }).await)
-}
-
 // ---------------------------------------------------------------------- status, baseline, check
 
 async fn status(State(c): Context) -> Response {
@@ -397,8 +316,8 @@ async fn baseline_verb(
             };
         }
         "unpin" => Fields::parse(&body).and_then(Fields::finish).map(|()| Write::Unpin { service, by }),
-        "pin" => range(&body, false).map(|(from, to, _)| Write::Pin { service, from, to, by }),
-        "invalidate" => range(&body, true).map(|(from, to, why)| Write::Invalidate { service, from, to, by, why }),
+        "pin" => range(&body).map(|(from, to, why)| Write::Pin { service, from, to, by, why }),
+        "invalidate" => range(&body).map(|(from, to, why)| Write::Invalidate { service, from, to, by, why }),
         _ => return failure(StatusCode::NOT_FOUND, "not_found", "the verbs are record, invalidate, pin and unpin"),
     };
     let write = match write {
@@ -406,21 +325,24 @@ async fn baseline_verb(
         Err(refusal) => return refused(refusal),
     };
     match c.inbox.write_synced(write).await {
-        Ok(()) => success(StatusCode::OK, Done { text: format!("baseline of {name}: {verb} done") }),
+        Ok(()) => {
+            tracing::info!(service = %name, verb, by = %peer, "the baseline was changed by hand");
+            success(StatusCode::OK, Done { text: format!("baseline of {name}: {verb} done") })
+        }
         Err(error) => not_taken(error),
     }
 }
 
-fn range(body: &[u8], with_why: bool) -> Result<(Timestamp, Timestamp, String), Refusal> {
+fn range(body: &[u8]) -> Result<(Timestamp, Timestamp, String), Refusal> {
     let mut fields = Fields::parse(body)?;
     let from = parse::instant("from", &fields.need("from")?)?;
     let to = parse::instant("to", &fields.need("to")?)?;
-    let why = if with_why { fields.text("why")?.unwrap_or_default() } else { String::new() };
+    let why = parse::why(&mut fields)?;
     fields.finish()?;
     if from >= to {
         return Err(Refusal { field: Some("to".into()), text: "is not after from".into() });
     }
-    Ok((from, to, why.chars().filter(|c| !c.is_control()).take(200).collect()))
+    Ok((from, to, why))
 }
 
 async fn check(State(c): Context, body: Bytes) -> Response {
@@ -484,7 +406,7 @@ fn settings(c: &ApiContext) -> Arc<crate::config::Settings> {
     c.settings.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
 }
 
-fn switch_id(text: String) -> Result<SwitchId, Box<Response>> {
+pub(super) fn switch_id(text: String) -> Result<SwitchId, Box<Response>> {
     parse::name("id", text, SwitchId::try_new).map_err(|refusal| Box::new(refused(refusal)))
 }
 

@@ -2,7 +2,6 @@
 //! shows, when that has changed. What it means is decided there.
 
 mod file;
-mod haproxy;
 mod output;
 mod shares;
 
@@ -14,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::actuators::command;
+use super::haproxy;
 use super::inbox::Inbox;
 use super::metrics::{Metrics, OfDetector};
 use super::sources::Prometheus;

@@ -13,7 +13,6 @@ mod standard;
 mod template;
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use axum::http::HeaderMap;
 use serde_json::{Map, Value};
@@ -155,12 +154,6 @@ impl Hooks {
     pub fn get(&self, name: &str) -> Option<&Hook> {
         self.0.get(name)
     }
-}
-
-/// A line of a file, for secrets.
-fn first_line(path: &Path) -> Result<String, String> {
-    let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
-    Ok(text.lines().next().unwrap_or_default().trim().to_owned())
 }
 
 #[cfg(test)]

@@ -10,7 +10,8 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use super::{Delivery, first_line};
+use super::Delivery;
+use crate::edge::secret::first_line;
 
 /// Shorter secrets can be guessed.
 const SECRET_MIN: usize = 16;

@@ -219,6 +219,15 @@ fn answers(notice: &Notice, breached: &[&Evidence]) -> Vec<(String, String)> {
             say("What was done", done(w));
             say("Did it work", format!("it did ({}), until it was undone", outcome.word()));
         }
+        Some(Outcome::Healed { by }) => {
+            say("What was done", format!("{by}; no traffic was moved"));
+            say("Did it work", format!("yes: {}", recovery(w)));
+        }
+        Some(Outcome::Drilled { .. }) => say("What was done", drilled(w)),
+        Some(Outcome::DrillFailed { why }) => {
+            say("What was done", drilled(w));
+            say("Did it work", format!("no: {why}"));
+        }
         Some(Outcome::RolledBackRecovered) => {
             say("What was done", done(w));
             say("Did it work", format!("yes: {}", recovery(w)));
@@ -300,9 +309,17 @@ fn done(w: &WatchView) -> String {
     }
 }
 
+fn drilled(w: &WatchView) -> String {
+    let tried = w.timeline.iter().filter(|e| e.kind.starts_with("tried")).count();
+    if w.steps.is_empty() { format!("{tried} checks; nothing was moved") } else { done(w) }
+}
+
 fn recovery(w: &WatchView) -> String {
     let Some(r) = &w.recovery else { return "nothing was read after it".into() };
-    let since = format!("the probe shows {} since {}", w.back_to, r.proven_at);
+    let since = match &w.outcome {
+        Some(Outcome::Healed { .. }) => format!("in force since {}", r.proven_at),
+        _ => format!("the probe shows {} since {}", w.back_to, r.proven_at),
+    };
     match (r.ticks_fine, r.error_rate) {
         (0, Some(rate)) => format!("{since}; {} errors in the last tick", percent(rate)),
         (0, None) => format!("{since}; no request was counted after that"),

@@ -16,6 +16,11 @@ pub(super) fn status(reason: NoticeReason) -> &'static str {
         NoticeReason::RolledBackNotRecovered => "ROLLED BACK, STILL BAD",
         NoticeReason::RolledBackUnseen => "ROLLED BACK, UNSEEN",
         NoticeReason::RollbackFailed => "ROLLBACK FAILED",
+        NoticeReason::Healed => "HEALED",
+        NoticeReason::Drilled => "DRILL PASSED",
+        NoticeReason::DrillFailed => "DRILL FAILED",
+        NoticeReason::AfterPassedFailed => "PASSED, NOT FINISHED",
+        NoticeReason::Paused => "PAUSED",
         NoticeReason::Stuck => "STUCK",
         NoticeReason::Drift => "UNDONE",
         NoticeReason::Quarantined => "QUARANTINE",
@@ -67,6 +72,16 @@ pub(super) fn headline(notice: &Notice) -> String {
             format!("Moving {back} to {old} was ordered, and it FAILED.")
         }
         NoticeReason::RollbackFailed => format!("{new} is broken, and moving {back} to {old} FAILED."),
+        NoticeReason::Healed => {
+            format!("{new} was broken; a remedy made it well, and the {it} stays {on} {new}.")
+        }
+        NoticeReason::Drilled => format!("The drill of {} went well.", w.switch.service),
+        NoticeReason::DrillFailed if w.steps.is_empty() => {
+            format!("The way back of {} does not work: a rollback now would FAIL.", w.switch.service)
+        }
+        NoticeReason::DrillFailed => format!("The drill of {} moved traffic and FAILED.", w.switch.service),
+        NoticeReason::AfterPassedFailed => format!("{new} passed its soak, but what was to follow FAILED."),
+        NoticeReason::Paused => format!("A person paused the watch: nobody judges {new} for now."),
         NoticeReason::Stuck => "A rollback step may or may not have been applied; a person must look.".into(),
         NoticeReason::Drift => {
             format!("flipback had moved {back} to {old}; the probe says that this was undone.")
@@ -102,6 +117,10 @@ pub(super) fn explains(reason: NoticeReason, kind: &str) -> bool {
         | NoticeReason::RollbackFailed
         | NoticeReason::Stuck
         | NoticeReason::Withheld => kind == "ordered",
+        NoticeReason::Healed => kind == "step_done",
+        NoticeReason::Drilled | NoticeReason::DrillFailed => kind == "drill",
+        NoticeReason::AfterPassedFailed => kind == "after_passed_failed",
+        NoticeReason::Paused => kind == "paused",
         NoticeReason::Drift => kind == "drift",
         NoticeReason::Quarantined => kind == "quarantined",
         NoticeReason::Blind => kind == "blind",
@@ -142,6 +161,18 @@ pub(super) fn advice(notice: &Notice) -> String {
         NoticeReason::RollbackFailed | NoticeReason::Stuck => {
             format!("users may still be on {new}: look where the traffic is and move it by hand")
         }
+        NoticeReason::Healed => {
+            format!("users are served by {new}; mend what the remedy took away before it is given back")
+        }
+        NoticeReason::Drilled => "nothing".into(),
+        NoticeReason::DrillFailed if w.steps.is_empty() => {
+            "mend it before the next release: until then nothing can be moved back".into()
+        }
+        NoticeReason::DrillFailed => {
+            format!("look where the traffic is now, and move it to {new} by hand if it is not there")
+        }
+        NoticeReason::AfterPassedFailed => "do by hand what was left undone; the release itself is good".into(),
+        NoticeReason::Paused => format!("nothing, if it was meant; otherwise: flipback resume {}", w.id),
         NoticeReason::Blind => {
             "see why there are no readings (Prometheus, the scrape, the selectors); health checks go on".into()
         }
@@ -167,6 +198,8 @@ pub(super) fn command(notice: &Notice) -> String {
         NoticeReason::Quarantined => format!("flipback rollback {} --why '...'", w.id),
         NoticeReason::LittleBaseline => format!("flipback baseline show {}", w.switch.service),
         NoticeReason::Blind => format!("flipback check --live {}", w.switch.service),
+        NoticeReason::Paused => format!("flipback resume {}", w.id),
+        NoticeReason::DrillFailed if w.steps.is_empty() => format!("flipback drill {}", w.switch.service),
         _ => format!("flipback show {}", w.id),
     }
 }

@@ -2,7 +2,10 @@
 //! transcript is what is compared. No test here waits for anything.
 
 mod brakes;
+mod drills;
 mod evidence;
+mod holds;
+mod ladder;
 mod limits;
 mod meetings;
 mod notices;
@@ -16,14 +19,16 @@ mod ways_in;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::Engine;
-use super::message::{Answer, Command, Input, ObserveAsk, RequestId};
+use super::message::{Answer, Command, Hold, Input, ObserveAsk, RequestId};
 use super::watch::Watch;
+use crate::domain::action::{Action, Exec, Look};
 use crate::domain::baseline::{Baseline, Provenance, Quality, Spread};
 use crate::domain::brakes::Brakes;
 use crate::domain::counts::{Buckets, Counts};
+use crate::domain::drill::Tried;
 use crate::domain::plan::{
-    AttemptId, AttemptState, Exec, Expect, HealthCheck, HealthReading, Plan, Probe, ProbeReading, Step, StepEnd,
-    StepResult,
+    AttemptId, AttemptState, Expect, HealthCheck, HealthReading, OnFailure, Plan, Probe, ProbeReading, Step, StepEnd,
+    StepResult, When,
 };
 use crate::domain::policy::{Alpha, Limits, Mode, Policy, Ratio, RuleKind, Share, TailNull, WarmUp};
 use crate::domain::service::{Latency, Metrics, Service, SlotSpec, Slots};
@@ -98,6 +103,11 @@ pub(super) struct World {
     requests: u64,
     last_probed: Option<ProbeReading>,
     kinds: Option<records::Kinds>,
+    /// A feature flag, and the slot whose errors end with it.
+    pub flag: bool,
+    pub cured_by_flag: Option<&'static str>,
+    /// What a dry drill finds.
+    pub tried: Vec<Tried>,
 }
 
 pub(super) fn slot(name: &str) -> Slot {
@@ -138,16 +148,35 @@ pub(super) fn good_baseline() -> Baseline {
 pub(super) fn step(name: &str) -> Step {
     Step {
         name: name.into(),
-        action: Exec { argv: vec!["/bin/switch".into(), "$old".into()] },
+        action: Action::Exec(Exec::new(["/bin/switch", "$old"])),
         timeout: Span::from_secs(30),
         probe: Some(Probe {
-            exec: Exec { argv: vec!["/bin/active".into()] },
+            look: Look::Exec(Exec::new(["/bin/active"])),
             expect: Expect::SlotName,
             timeout: Span::from_secs(2),
         }),
         verify_timeout: Span::from_secs(5),
         retry_safe: true,
         lock: "/bin/switch".into(),
+        words: BTreeMap::new(),
+        wait: Span::ZERO,
+        heals_within: None,
+        when: When::Always,
+        on_failure: OnFailure::Stop,
+        limit: None,
+    }
+}
+
+/// The first rung: a flag is turned off, and the traffic stays.
+pub(super) fn remedy(heals_within: u64) -> Step {
+    let look = Look::Exec(Exec::new(["/bin/flag"]));
+    let expect = Expect::Fixed("off".into());
+    Step {
+        action: Action::Exec(Exec::new(["/bin/set-flag", "off"])),
+        probe: Some(Probe { look, expect, timeout: Span::from_secs(2) }),
+        heals_within: Some(Span::from_secs(heals_within)),
+        on_failure: OnFailure::Next,
+        ..step("flag off")
     }
 }
 
@@ -203,6 +232,7 @@ fn service() -> Service {
             notify_passed: true,
         },
         plan: Plan { steps: vec![step("haproxy")] },
+        after_passed: Plan::default(),
         flags: BTreeMap::new(),
         unverified: false,
         controls: Vec::new(),
@@ -259,6 +289,9 @@ impl World {
             requests: 0,
             last_probed: None,
             kinds: None,
+            flag: true,
+            cured_by_flag: None,
+            tried: Vec::new(),
         };
         let neighbour = |name: &ServiceName| Service { name: name.clone(), controls: Vec::new(), ..service.clone() };
         let neighbours: Vec<Service> = service.controls.iter().map(neighbour).collect();
@@ -284,20 +317,32 @@ impl World {
 
     pub fn answer(&mut self, n: u32, approve: bool) -> Answer {
         let request = self.request();
-        self.put(Input::Answered { request, switch: switch(n), approve, by: "kim".into() });
+        self.put(Input::Answered { request, switch: switch(n), approve, by: "kim".into(), why: String::new() });
         self.answers.last().unwrap().clone()
     }
 
     pub fn arm(&mut self, service: Option<&str>, armed: bool) -> Answer {
         let request = self.request();
         let service = service.map(|name| ServiceName::try_new(name).unwrap());
-        self.put(Input::Armed { request, service, armed, by: "kim".into() });
+        self.put(Input::Armed { request, service, armed, by: "kim".into(), why: String::new() });
         self.answers.last().unwrap().clone()
     }
 
     pub fn order(&mut self, n: u32) -> Answer {
         let request = self.request();
         self.put(Input::Ordered { request, switch: switch(n), by: "kim".into(), why: "now".into() });
+        self.answers.last().unwrap().clone()
+    }
+
+    pub fn hold(&mut self, n: u32, hold: Hold) -> Answer {
+        let request = self.request();
+        self.put(Input::Held { request, switch: switch(n), hold, by: "kim".into(), why: "maintenance".into() });
+        self.answers.last().unwrap().clone()
+    }
+
+    pub fn drill(&mut self, real: bool) -> Answer {
+        let (request, service) = (self.request(), self.service.name.clone());
+        self.put(Input::DrillAsked { request, service, real, by: "kim".into(), why: "practice".into() });
         self.answers.last().unwrap().clone()
     }
 
@@ -412,6 +457,15 @@ impl World {
                 };
                 self.later(5, Input::HealthChecked { id, reading });
             }
+            Command::Rehearse { id, ask } => {
+                self.say(format!("Rehearse {} to {}", ask.service, ask.to));
+                let tried = self.tried.clone();
+                self.later(700, Input::Rehearsed { id, tried });
+            }
+            Command::Probe { id, probe } if probe.look == Look::Exec(Exec::new(["/bin/flag"])) => {
+                let reading = ProbeReading::Shows(if self.flag { "on" } else { "off" }.into());
+                self.later(10, Input::Probed { id, reading });
+            }
             Command::Probe { id, .. } => {
                 let reading = self.shown();
                 self.later(10, Input::Probed { id, reading });
@@ -422,7 +476,8 @@ impl World {
             }
             Command::RunStep { run } => {
                 self.say(format!("RunStep {} {}", run.attempt, run.action));
-                self.run_step(run.attempt, run.action.argv[1].clone());
+                let Action::Exec(exec) = &run.action else { panic!("{} is no command", run.action) };
+                self.run_step(run.attempt, exec.argv[0].clone(), exec.argv[1].clone());
             }
             Command::RecoverStep { attempt, .. } => {
                 self.say(format!("RecoverStep {attempt}"));
@@ -446,17 +501,24 @@ impl World {
         }
     }
 
-    fn run_step(&mut self, attempt: AttemptId, to: String) {
+    fn run_step(&mut self, attempt: AttemptId, program: String, to: String) {
         assert!(!self.ran.contains(&attempt), "{attempt} runs twice\n{}", self.transcript());
-        if self.part.is_none() && self.service.plan.steps[usize::from(attempt.step)].probe.is_some() {
-            let new = &self.engine.watches[&attempt.switch].announcement.new;
+        let way_back = program == "/bin/switch" && attempt.step < 64;
+        if way_back && self.part.is_none() && self.service.plan.steps[usize::from(attempt.step)].probe.is_some() {
+            let watch = self.engine.watches.get(&attempt.switch).or_else(|| self.engine.drills.get(&attempt.switch));
+            let new = &watch.unwrap().announcement.new;
             let shown = Some(ProbeReading::Shows(new.to_string()));
             assert_eq!(self.last_probed, shown, "{attempt} without a look\n{}", self.transcript());
         }
         self.ran.push(attempt.clone());
         let does = self.steps.pop_front().unwrap_or(Does::Works);
         let moves = matches!(does, Does::Works | Does::MovesAndFails | Does::Vanishes(true));
-        if moves {
+        if moves && program == "/bin/set-flag" {
+            self.flag = to == "on";
+            if let Some(slot) = self.cured_by_flag.take() {
+                self.errors.remove(slot);
+            }
+        } else if moves && program == "/bin/switch" {
             self.routed = ["blue", "green", "red", "on", "off"].into_iter().find(|s| *s == to).unwrap();
             self.part = None;
         }

@@ -55,5 +55,8 @@ pub fn notices_of(outcome: &Outcome) -> Vec<NoticeReason> {
         Outcome::Unconfirmed { .. } => NoticeReason::Unconfirmed,
         Outcome::Superseded => NoticeReason::Superseded,
         Outcome::Cancelled { .. } => NoticeReason::Cancelled,
+        Outcome::Healed { .. } => NoticeReason::Healed,
+        Outcome::Drilled { .. } => NoticeReason::Drilled,
+        Outcome::DrillFailed { .. } => NoticeReason::DrillFailed,
     }]
 }

@@ -259,6 +259,10 @@ impl World {
                     let delay = self.rng.random_range(5..80);
                     self.answer_later(delay, Input::Probed { id, reading }, None);
                 }
+                Command::Rehearse { id, ask: _ } => {
+                    let input = Input::Rehearsed { id, tried: Vec::new() };
+                    self.answer_later(SECOND, input, None);
+                }
                 Command::ChooseBaseline { id, ask } => {
                     let baseline = Ok(source::baseline(&ask.slot, ask.before));
                     self.answer_later(30, Input::BaselineChosen { id, baseline }, None);
@@ -357,10 +361,9 @@ impl World {
         }
         if !self.files.dirs.contains_key(&run.attempt) {
             let ahead_ms = self.wall().as_millis() - self.daemon_now().as_millis();
-            let Some(to) = run.action.argv.get(1).and_then(|word| Slot::try_new(word.clone()).ok()) else { return };
             let dir = Dir {
                 service: run.service.clone(),
-                to,
+                to: run.to.clone(),
                 marks: Marks::default(),
                 start_by: run.start_by.shifted(ahead_ms),
                 deadline: run.deadline.shifted(ahead_ms),
@@ -535,10 +538,10 @@ impl World {
             }
             Call::Arm { service, armed } => {
                 let service = service.map(|i| self.sites[i].service.name.clone());
-                Input::Armed { request, service, armed: *armed, by }
+                Input::Armed { request, service, armed: *armed, by, why: String::new() }
             }
             Call::Answer { switch, approve } => {
-                Input::Answered { request, switch: switch.clone(), approve: *approve, by }
+                Input::Answered { request, switch: switch.clone(), approve: *approve, by, why: String::new() }
             }
             Call::Cancel { switch } => Input::Cancelled { request, switch: switch.clone(), by, why: "enough".into() },
             Call::Order { switch } => Input::Ordered { request, switch: switch.clone(), by, why: "now".into() },

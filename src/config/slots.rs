@@ -1,20 +1,15 @@
-//! Slots with their health checks, and the way back: steps and probes.
+//! Slots with their health checks, and commands.
 
 use std::collections::BTreeMap;
 
 use super::read::http_url;
-use super::service::{SECOND, named};
+use super::service::named;
 use super::table::{At, Table, nearest};
-use crate::domain::plan::{Exec, Expect, HealthCheck, Plan, Probe, Step};
+use crate::domain::action::Exec;
+use crate::domain::plan::HealthCheck;
 use crate::domain::service::{SlotSpec, Slots};
-use crate::domain::switch::{FlagName, Slot};
+use crate::domain::switch::Slot;
 use crate::domain::time::Span;
-
-/// Flags that move users are few at a time; more is a list that nobody keeps.
-const FLAGS_MAX: usize = 64;
-
-/// More steps than this is a deploy tool, not a way back.
-const STEPS_MAX: usize = 16;
 
 pub(super) fn slots(at: &At<'_, '_>) -> Option<Slots> {
     if let Some(text) = at.value.as_str() {
@@ -162,119 +157,5 @@ pub(super) fn argv(at: &At<'_, '_>, variables: &[&str]) -> Option<Exec> {
             );
         }
     }
-    good.then(|| Exec { argv: elements.iter().map(|(e, _)| (*e).to_owned()).collect() })
-}
-
-/// `[[service.flags.NAME]]`: the kill switch of each flag.
-pub(super) fn flags(at: &At<'_, '_>) -> Option<BTreeMap<FlagName, Plan>> {
-    let mut flags = BTreeMap::new();
-    for (name, span, place) in at.table()?.entries() {
-        match FlagName::try_new(name) {
-            Ok(flag) => {
-                flags.insert(flag, plan(&place, None)?);
-            }
-            Err(why) => place.source.problem(span, &place.path, why.to_string(), None),
-        }
-    }
-    if flags.len() > FLAGS_MAX {
-        at.problem(format!("has more than {FLAGS_MAX} flags"), None);
-    }
-    Some(flags)
-}
-
-pub(super) fn plan(at: &At<'_, '_>, slots: Option<&Slots>) -> Option<Plan> {
-    let list = at.list()?;
-    if list.len() > STEPS_MAX {
-        at.problem(format!("has more than {STEPS_MAX} steps"), None);
-        return None;
-    }
-    let steps: Vec<Option<Step>> = list.iter().map(|at| at.table().and_then(|t| step(t, slots))).collect();
-    Some(Plan { steps: steps.into_iter().collect::<Option<_>>()? })
-}
-
-const VARIABLES: [&str; 3] = ["old", "new", "service"];
-
-fn step(table: Table<'_, '_>, slots: Option<&Slots>) -> Option<Step> {
-    let name = table.need("name", "name = \"haproxy\"").and_then(|at| at.string().map(str::to_owned));
-    let action =
-        table.need("exec", "exec = [\"/usr/local/bin/switch-traffic\", \"$old\"]").and_then(|at| argv(&at, &VARIABLES));
-    let timeout = table
-        .get("timeout")
-        .and_then(|at| at.duration(SECOND..=Span::from_mins(10), "traffic on a bad release cannot wait longer"))
-        .unwrap_or(Span::from_secs(30));
-    let verify_timeout = table
-        .get("verify_timeout")
-        .and_then(|at| at.duration(SECOND..=Span::from_mins(30), "DNS and slow proxies included"))
-        .unwrap_or(Span::from_secs(10));
-    let probe = table.get("probe").map(|at| at.table().and_then(|t| probe(t, slots)));
-    let has_probe = probe.is_some();
-    let retry_safe = table.get("retry_safe").and_then(|at| {
-        let safe = at.boolean()?;
-        if safe && !has_probe {
-            at.problem(
-                "cannot be true without a probe",
-                Some("without a probe nobody can say whether the step was applied"),
-            );
-        }
-        Some(safe)
-    });
-    let lock = table.get("lock").and_then(|at| at.string().map(str::to_owned));
-    table.finish();
-    let (name, action) = (name?, action?);
-    let lock = lock.or_else(|| action.argv.first().cloned()).unwrap_or_default();
-    Some(Step {
-        name,
-        action,
-        timeout,
-        probe: probe.map_or(Some(None), |p| p.map(Some))?,
-        verify_timeout,
-        retry_safe: retry_safe.unwrap_or(has_probe),
-        lock,
-    })
-}
-
-fn probe(table: Table<'_, '_>, slots: Option<&Slots>) -> Option<Probe> {
-    let exec = table.need("exec", "exec = [\"/usr/local/bin/active-slot\"]").and_then(|at| argv(&at, &VARIABLES));
-    let timeout = table
-        .get("timeout")
-        .and_then(|at| at.duration(Span::from_millis(100)..=Span::from_secs(60), "a probe is a quick look"))
-        .unwrap_or(Span::from_secs(5));
-    let expect = table.get("expect").map_or(Some(Expect::SlotName), |at| match at.value.as_str() {
-        Some("$old") => Some(Expect::SlotName),
-        Some(other) => {
-            let shown: String = other.chars().take(40).collect();
-            at.problem(
-                format!("{shown:?} would be expected for every slot"),
-                Some("\"$old\" (the probe prints the slot's name), or a table with a word for each slot"),
-            );
-            None
-        }
-        None => {
-            let mut words = BTreeMap::new();
-            for (name, span, place) in at.table()?.entries() {
-                match Slot::try_new(name) {
-                    Ok(slot) => {
-                        if let Some(Slots::Named(known)) = slots
-                            && !known.contains_key(&slot)
-                        {
-                            let list: Vec<_> = known.keys().map(Slot::as_str).collect();
-                            place.source.problem(
-                                span,
-                                &place.path,
-                                "is not a slot of this service",
-                                Some(format!("its slots are {}", list.join(", "))),
-                            );
-                        }
-                        if let Some(word) = place.string() {
-                            words.insert(slot, word.trim().to_owned());
-                        }
-                    }
-                    Err(why) => place.source.problem(span, &place.path, why.to_string(), None),
-                }
-            }
-            Some(Expect::Words(words))
-        }
-    });
-    table.finish();
-    Some(Probe { exec: exec?, expect: expect?, timeout })
+    good.then(|| Exec::new(elements.iter().map(|(e, _)| *e)))
 }

@@ -1,0 +1,122 @@
+//! What operators do: each verb is one input, recorded with who and why, and answered after its commit.
+
+use axum::body::Bytes;
+use axum::extract::{ConnectInfo, Path, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+
+use super::auth::Peer;
+use super::parse::{self, Fields, Refusal};
+use super::routes::{Context, answered, failure, refused, switch_id};
+use crate::domain::switch::ServiceName;
+use crate::domain::time::Span;
+use crate::engine::message::{Hold, Input};
+
+/// A pause without a length.
+const PAUSE: Span = Span::from_mins(15);
+
+/// The longest that is taken: the engine has its own bounds below it.
+const LONGEST: Span = Span::from_mins(48 * 60);
+
+const VERBS: &str = "the verbs are approve, decline, cancel, rollback, pause, resume and extend";
+
+enum Said {
+    Answer { approve: bool },
+    Cancel,
+    Rollback,
+    Hold(Hold),
+}
+
+pub async fn upon_watch(
+    State(c): Context,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    Path((id, verb)): Path<(String, String)>,
+    body: Bytes,
+) -> Response {
+    let switch = match switch_id(id) {
+        Ok(id) => id,
+        Err(answer) => return *answer,
+    };
+    let read = Fields::parse(&body).and_then(|mut fields| {
+        let said = match verb.as_str() {
+            "approve" => Said::Answer { approve: true },
+            "decline" => Said::Answer { approve: false },
+            "cancel" => Said::Cancel,
+            "rollback" => Said::Rollback,
+            "pause" => Said::Hold(Hold::Pause { lasts: length(&mut fields, "for")?.unwrap_or(PAUSE) }),
+            "resume" => Said::Hold(Hold::Resume),
+            "extend" => match length(&mut fields, "by")? {
+                Some(longer) => Said::Hold(Hold::Extend { longer }),
+                None => return Err(Refusal { field: Some("by".into()), text: "is missing: by how much?".into() }),
+            },
+            _ => return Ok(None),
+        };
+        let why = parse::why(&mut fields)?;
+        fields.finish().map(|()| Some((said, why)))
+    });
+    let (said, why) = match read {
+        Ok(Some(read)) => read,
+        Ok(None) => return failure(StatusCode::NOT_FOUND, "not_found", VERBS),
+        Err(refusal) => return refused(refusal),
+    };
+    let by = peer.to_string();
+    let input = |request| match said {
+        Said::Answer { approve } => Input::Answered { request, switch, approve, by, why },
+        Said::Cancel => Input::Cancelled { request, switch, by, why },
+        Said::Rollback => Input::Ordered { request, switch, by, why },
+        Said::Hold(hold) => Input::Held { request, switch, hold, by, why },
+    };
+    answered(c.inbox.ask(input).await)
+}
+
+pub async fn drill(
+    State(c): Context,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    Path(name): Path<String>,
+    body: Bytes,
+) -> Response {
+    let read = Fields::parse(&body).and_then(|mut fields| {
+        let (real, why) = (fields.flag("real")?, parse::why(&mut fields)?);
+        fields.finish()?;
+        Ok((parse::name("service", name, ServiceName::try_new)?, real, why))
+    });
+    let (service, real, why) = match read {
+        Ok(read) => read,
+        Err(refusal) => return refused(refusal),
+    };
+    let by = peer.to_string();
+    answered(c.inbox.ask(|request| Input::DrillAsked { request, service, real, by, why }).await)
+}
+
+pub async fn arm(c: Context, peer: ConnectInfo<Peer>, body: Bytes) -> Response {
+    set_armed(c, peer, body, true).await
+}
+
+pub async fn disarm(c: Context, peer: ConnectInfo<Peer>, body: Bytes) -> Response {
+    set_armed(c, peer, body, false).await
+}
+
+async fn set_armed(State(c): Context, ConnectInfo(peer): ConnectInfo<Peer>, body: Bytes, armed: bool) -> Response {
+    let read = Fields::parse(&body).and_then(|mut fields| {
+        let (service, why) = (fields.text("service")?, parse::why(&mut fields)?);
+        fields.finish()?;
+        Ok((service.map(|text| parse::name("service", text, ServiceName::try_new)).transpose()?, why))
+    });
+    let (service, why) = match read {
+        Ok(read) => read,
+        Err(refusal) => return refused(refusal),
+    };
+    let by = peer.to_string();
+    answered(c.inbox.ask(|request| Input::Armed { request, service, armed, by, why }).await)
+}
+
+/// A duration in Prometheus's grammar, from a second to two days.
+fn length(fields: &mut Fields, key: &'static str) -> Result<Option<Span>, Refusal> {
+    let Some(text) = fields.text(key)? else { return Ok(None) };
+    let wrong = |text: String| Refusal { field: Some(key.into()), text };
+    match Span::parse(&text) {
+        Ok(span) if (Span::from_secs(1)..=LONGEST).contains(&span) => Ok(Some(span)),
+        Ok(span) => Err(wrong(format!("is {span}, but must be from 1s to {LONGEST}"))),
+        Err(why) => Err(wrong(why.to_string())),
+    }
+}

@@ -1,0 +1,9 @@
+//! Secrets come from files, read when they are needed.
+
+use std::path::Path;
+
+/// The first line, trimmed: what an editor or `openssl rand` leaves.
+pub fn first_line(path: &Path) -> Result<String, String> {
+    let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    Ok(text.lines().next().unwrap_or_default().trim().to_owned())
+}
