@@ -53,6 +53,11 @@ impl Server {
         !out && self.weight > 0.0
     }
 
+    /// Whether HAProxy asks for its health.
+    pub fn is_checked(&self) -> bool {
+        !self.status.starts_with("no check")
+    }
+
     pub fn is_down(&self) -> bool {
         self.status.starts_with("DOWN")
     }

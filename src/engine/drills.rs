@@ -48,7 +48,7 @@ impl Engine {
         };
         let announcement = Announcement::of(name.clone(), other.clone(), live.clone(), "drill");
         let mut watch = Watch::new(now, id.clone(), announcement, service, None, Ok(other.clone()));
-        watch.drill = Some(Drill { scheduled });
+        watch.drill = Some(Drill { scheduled, knows_live: self.live_slot(name).is_some() });
         let armed = self.is_armed(name);
         let mut turn = Turn { now, armed, brakes: &mut self.brakes, commands };
         let kind = if real { "for real" } else { "dry" };
@@ -172,7 +172,7 @@ impl Watch {
         let steps = self.service.plan.steps.iter().map(|step| resolved(step, &ladder::variables(self, step))).collect();
         let ask = Rehearsal {
             service: self.service.name.clone(),
-            live: Some(self.announcement.new.clone()),
+            live: self.drill.is_some_and(|drill| drill.knows_live).then(|| self.announcement.new.clone()),
             to: self.way_back().clone(),
             health,
             steps,

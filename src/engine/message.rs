@@ -195,7 +195,7 @@ pub enum Command {
         ask: BaselineAsk,
     },
     RunStep {
-        run: StepRun,
+        run: Box<StepRun>,
     },
     /// Try everything of the way back that moves no traffic.
     Rehearse {

@@ -411,12 +411,13 @@ pub(super) fn ask(watch: &mut Watch, turn: &mut Turn<'_>) {
     let id = watch.command_id();
     let Some(rollback) = rollback_of(watch) else { return };
     let after = rollback.course == Course::After;
+    let looks = |probe: &Probe| !after || matches!(probe.expect, Expect::Fixed(_));
     // What moves no traffic needs no target; and after a passed soak only what is done already is looked for.
     let check = check.filter(|_| !step.is_remedy() && !after);
     match &mut rollback.stage {
         Stage::Preflight { probe: need, health_goods, asked, .. } => match (need, probe, check) {
             (ProbeNeed::Reading { .. }, Some(probe), _)
-                if !planted::has(Bug::NoPreflightProbe) && !(after && !matches!(probe.expect, Expect::Fixed(_))) =>
+                if looks(&probe) && !planted::has(Bug::NoPreflightProbe) =>
             {
                 *asked = Some(id.clone());
                 turn.commands.push(Command::Probe { id, probe });
@@ -489,7 +490,7 @@ fn intend(watch: &mut Watch, step: &Step, turn: &mut Turn<'_>) {
     let service = watch.service.name.clone();
     let (start_by, lock, name) = (turn.now + START_WITHIN, step.lock.clone(), step.name.clone());
     let run = StepRun { attempt, service, step: name, action, to, env, start_by, deadline, lock };
-    turn.commands.push(Command::RunStep { run });
+    turn.commands.push(Command::RunStep { run: Box::new(run) });
 }
 
 /// What the preflight rests on, and what it could not look at.

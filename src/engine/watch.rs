@@ -139,6 +139,8 @@ pub struct Watch {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Drill {
     pub scheduled: bool,
+    /// Whether it is known which slot has the traffic; a dry drill can do without.
+    pub knows_live: bool,
 }
 
 /// A health check under way, and until when its answer is waited for.

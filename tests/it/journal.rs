@@ -35,7 +35,7 @@ fn attempt(n: u8) -> AttemptId {
 
 fn run(n: u8) -> Command {
     Command::RunStep {
-        run: StepRun {
+        run: Box::new(StepRun {
             attempt: attempt(n),
             service: ServiceName::try_new("checkout").unwrap(),
             step: "haproxy".into(),
@@ -45,7 +45,7 @@ fn run(n: u8) -> Command {
             start_by: T0,
             deadline: T0,
             lock: "/bin/true".into(),
-        },
+        }),
     }
 }
 

@@ -6,10 +6,12 @@
     reason = "a test that panics has failed, and real parts live in real time"
 )]
 
+mod actuators;
 mod audit;
 mod bad_config;
 mod bad_events;
 mod bad_requests;
+mod bench;
 mod crash_points;
 mod exact_counts;
 mod faults;

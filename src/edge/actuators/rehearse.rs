@@ -18,7 +18,7 @@ pub async fn rehearse(ask: &Rehearsal, health: &HealthChecker) -> Vec<Tried> {
     for (slot, check) in &ask.health {
         let began = Instant::now();
         let reading = health.ask(check).await;
-        let needed = *slot == ask.to;
+        let needed = ask.live.is_some() && *slot == ask.to;
         let (found, text) = match reading {
             HealthReading::Good => (Found::Good, "good".to_owned()),
             // There is no going back to a slot that does not answer.

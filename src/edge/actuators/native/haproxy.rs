@@ -1,8 +1,7 @@
 //! HAProxy over its runtime API: the target's servers in, all others out, and the state read back.
 
 use std::collections::BTreeSet;
-use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::domain::action::{Haproxy, TakenOut};
 use crate::domain::switch::Slot;
@@ -11,8 +10,12 @@ use crate::shim::write_durably;
 
 const EVERY: Duration = Duration::from_millis(200);
 
-/// A server that comes out of maintenance is checked before it takes requests.
+/// A server that comes out of maintenance counts as up until its first checks have failed.
 const UP_WITHIN: Duration = Duration::from_secs(10);
+
+/// So long one with health checks must stay up before the others are taken out, and after it.
+const STEADY: Duration = Duration::from_secs(1);
+const STEADY_AFTER: Duration = Duration::from_secs(2);
 
 pub async fn act(h: &Haproxy, to: &Slot, left: Duration) -> Result<(), String> {
     let wanted = h.servers.get(to).ok_or_else(|| format!("no servers are configured for {to}"))?;
@@ -35,6 +38,9 @@ pub async fn act(h: &Haproxy, to: &Slot, left: Duration) -> Result<(), String> {
             TakenOut::Drain => tell(h, name, "state drain").await?,
             TakenOut::Weight => tell(h, name, "weight 0").await?,
         }
+    }
+    if let Err(why) = steady(h, to, wanted, STEADY_AFTER).await {
+        return Err(put_back(h, to, &before, why).await);
     }
     let shown = look(h).await?;
     println!("{} backend {}: requests go to {shown}", h.address, h.backend);
@@ -120,24 +126,48 @@ async fn tell(h: &Haproxy, server: &str, what: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Waits until one of them is up by HAProxy's own checks: nothing is taken out before.
+/// Waits until one of them is up by HAProxy's own checks, and stays so: nothing is taken out before.
 async fn up(h: &Haproxy, to: &Slot, wanted: &[String], limit: Duration) -> Result<(), String> {
     let waits = async {
         loop {
-            let now = servers(&h.address, &h.backend).await?;
-            let mine: Vec<&Server> = now.iter().filter(|s| wanted.contains(&s.name)).collect();
-            if mine.iter().any(|s| s.takes_requests() && !s.is_down()) {
-                return Ok(());
+            if steady(h, to, wanted, STEADY).await.is_ok() {
+                return;
             }
             tokio::time::sleep(EVERY).await;
         }
     };
-    tokio::time::timeout(limit, waits).await.unwrap_or_else(|_| {
-        Err(format!(
-            "no server of {to} is up by HAProxy's own checks after {} s; the others were left in",
-            limit.as_secs()
-        ))
+    tokio::time::timeout(limit, waits).await.map_err(|_| {
+        format!("no server of {to} is up by HAProxy's own checks after {} s; the others were left in", limit.as_secs())
     })
+}
+
+/// Up for as long as that; where HAProxy checks nothing, at one look.
+async fn steady(h: &Haproxy, to: &Slot, wanted: &[String], lasts: Duration) -> Result<(), String> {
+    let until = Instant::now() + lasts;
+    loop {
+        let now = servers(&h.address, &h.backend).await?;
+        let mine: Vec<&Server> = now.iter().filter(|s| wanted.contains(&s.name) && s.takes_requests()).collect();
+        if mine.iter().all(|s| s.is_down()) {
+            return Err(format!("no server of {to} is up by HAProxy's own checks"));
+        }
+        let checked = mine.iter().filter(|s| !s.is_down()).all(|s| s.is_checked());
+        if !checked || Instant::now() >= until {
+            return Ok(());
+        }
+        tokio::time::sleep(EVERY).await;
+    }
+}
+
+/// The target went down when it was needed: whoever took requests before takes them again.
+async fn put_back(h: &Haproxy, to: &Slot, before: &[Server], why: String) -> String {
+    for server in before.iter().filter(|s| s.takes_requests() && others(h, to).any(|name| *name == s.name)) {
+        for what in ["state ready".to_owned(), format!("weight {:.0}", server.weight)] {
+            if let Err(error) = tell(h, &server.name, &what).await {
+                return format!("{why}; and the others could not be put back: {error}");
+            }
+        }
+    }
+    format!("{why}; the others are in again")
 }
 
 /// The runtime API changes what runs, not what is written: whether a restart undoes it is said.
@@ -156,9 +186,4 @@ async fn survival(h: &Haproxy) -> Result<(), String> {
         Err(error) => println!("NOT kept over a restart: {}: {error}", path.display()),
     }
     Ok(())
-}
-
-/// Whether a path can be written by whoever asks.
-pub fn can_write(path: &Path) -> Result<(), String> {
-    super::file::can_replace(path)
 }
