@@ -116,7 +116,12 @@ async fn serve(listen: SocketAddr, service: String, slot: String, version: Strin
         .route("/healthz", get(healthz))
         .route("/metrics", get(metrics))
         .route("/counts", get(|State(app): State<Arc<App>>| async move { Json(lock(&app.counted).clone()) }))
-        .route("/fault", put(set_fault).delete(clear_fault))
+        .route(
+            "/fault",
+            get(|State(app): State<Arc<App>>| async move { Json(*lock(&app.fault)) })
+                .put(set_fault)
+                .delete(clear_fault),
+        )
         .with_state(app);
     let listener = tokio::net::TcpListener::bind(listen).await.expect("the port is free");
     axum::serve(listener, router).await.expect("serving goes on until killed");

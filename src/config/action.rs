@@ -311,7 +311,7 @@ pub(super) fn http_look(table: Table<'_, '_>) -> Option<HttpLook> {
 }
 
 fn pointer(at: &At<'_, '_>, text: &str) -> Option<String> {
-    if !text.starts_with('/') {
+    if !(text.is_empty() || text.starts_with('/')) {
         at.problem("is no JSON pointer", Some("it begins with /, like /spec/selector/slot"));
         return None;
     }

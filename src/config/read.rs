@@ -22,6 +22,9 @@ use crate::domain::time::Span;
 pub const STATE_DIR: &str = "/var/lib/flipback";
 pub const SOCKET: &str = "/run/flipback/control.sock";
 
+/// Every day, in the morning of most who can mend what it finds.
+const DRILLS: &str = "0 17 9 * * *";
+
 const SECOND: Span = Span::from_secs(1);
 
 /// Reads one text. All problems come together.
@@ -60,6 +63,7 @@ fn settings(root: &Table<'_, '_>, source: &Source<'_>) -> Option<Settings> {
     let api = root.get("api").map_or(Some(default_api()), |at| at.table().and_then(api));
     let log = root.get("log").map_or(Some(default_log()), |at| at.table().map(log));
     let brakes = root.get("brakes").map_or(Some(Brakes::default()), |at| at.table().and_then(brakes::brakes));
+    let drills = root.get("drills").map_or(Some(Some(DRILLS.into())), |at| at.table().and_then(drills));
     let fallback = root.get("fallback").map(|at| at.table().and_then(brakes::fallback));
     let templates = root.get("metrics").and_then(|at| at.table()).map(templates).unwrap_or_default();
     let list = root.need("service", "add a [[service]] table for each service to watch").and_then(|at| at.list());
@@ -102,6 +106,7 @@ fn settings(root: &Table<'_, '_>, source: &Source<'_>) -> Option<Settings> {
         api: api?,
         log: log?,
         brakes: brakes?,
+        drills: drills?,
         fallback: fallback.map_or(Some(None), |f| f.map(Some))?,
         services,
         detectors,
@@ -123,8 +128,19 @@ fn known_controls(service: &Service, at: &At<'_, '_>, all: &[Service]) {
 }
 
 fn finish_root(root: &Table<'_, '_>, source: &Source<'_>) {
-    const KNOWN: [&str; 10] =
-        ["state_dir", "prometheus", "email", "fallback", "api", "log", "brakes", "metrics", "service", "webhook"];
+    const KNOWN: [&str; 11] = [
+        "state_dir",
+        "prometheus",
+        "email",
+        "fallback",
+        "api",
+        "log",
+        "brakes",
+        "drills",
+        "metrics",
+        "service",
+        "webhook",
+    ];
     for (key, span, _) in root.entries() {
         if !KNOWN.contains(&key.as_str()) {
             let shown: String = key.chars().take(60).collect();
@@ -227,6 +243,24 @@ fn email(table: Table<'_, '_>) -> Option<EmailSettings> {
     let loopback = host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
     let tls = tls.unwrap_or(if loopback { MailTls::None } else { MailTls::StartTls });
     Some(EmailSettings { host, port, tls, from: from?, to: to?, login, timeout })
+}
+
+/// `[drills]`: when the ways back are practised without moving traffic.
+fn drills(table: Table<'_, '_>) -> Option<Option<String>> {
+    let cron = table.get("cron").map_or(Some(Some(DRILLS.to_owned())), |at| match at.string()? {
+        "none" => Some(None),
+        text => match crate::edge::schedule::check(text) {
+            Ok(()) => Some(Some(text.to_owned())),
+            Err(why) => {
+                let shown: String = text.chars().take(60).collect();
+                let help = "six fields, seconds first, UTC: \"0 17 9 * * *\" is every day at 09:17; or \"none\"";
+                at.problem(format!("{shown:?} is no schedule: {why}"), Some(help));
+                None
+            }
+        },
+    });
+    table.finish();
+    cron
 }
 
 fn default_api() -> ApiSettings {

@@ -19,6 +19,8 @@ pub struct Settings {
     pub api: ApiSettings,
     pub log: LogSettings,
     pub brakes: Brakes,
+    /// When dry drills are made (UTC, six fields); `None`: never by themselves.
+    pub drills: Option<String>,
     /// What is run when a page does not get out by mail.
     pub fallback: Option<FallbackSettings>,
     pub services: Vec<Service>,

@@ -5,11 +5,17 @@ use tokio_cron_scheduler::{Job as CronJob, JobScheduler, JobSchedulerError};
 use super::inbox::Inbox;
 use crate::engine::message::{Input, Job};
 
-/// Starts the jobs; the scheduler lives as long as it is held.
-pub async fn start(inbox: &Inbox) -> Result<JobScheduler, JobSchedulerError> {
+/// Why a text is no schedule: six fields, seconds first.
+pub fn check(cron: &str) -> Result<(), String> {
+    CronJob::new(cron, |_, _| {}).map(|_| ()).map_err(|error| error.to_string())
+}
+
+/// Starts the jobs; the scheduler lives as long as it is held. `drills`: when the ways back are practised, if at all.
+pub async fn start(inbox: &Inbox, drills: Option<&str>) -> Result<JobScheduler, JobSchedulerError> {
     let scheduler = JobScheduler::new().await?;
     // Away from the full minute, when everything else runs too.
-    for (cron, job) in [("20 * * * * *", Job::RecordBaseline), ("50 7 * * * *", Job::Prune)] {
+    let jobs = [("20 * * * * *", Job::RecordBaseline), ("50 7 * * * *", Job::Prune)];
+    for (cron, job) in jobs.into_iter().chain(drills.map(|cron| (cron, Job::Drill))) {
         let inbox = inbox.clone();
         scheduler
             .add(CronJob::new(cron, move |_, _| {

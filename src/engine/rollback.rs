@@ -416,9 +416,7 @@ pub(super) fn ask(watch: &mut Watch, turn: &mut Turn<'_>) {
     let check = check.filter(|_| !step.is_remedy() && !after);
     match &mut rollback.stage {
         Stage::Preflight { probe: need, health_goods, asked, .. } => match (need, probe, check) {
-            (ProbeNeed::Reading { .. }, Some(probe), _)
-                if looks(&probe) && !planted::has(Bug::NoPreflightProbe) =>
-            {
+            (ProbeNeed::Reading { .. }, Some(probe), _) if looks(&probe) && !planted::has(Bug::NoPreflightProbe) => {
                 *asked = Some(id.clone());
                 turn.commands.push(Command::Probe { id, probe });
             }

@@ -157,7 +157,7 @@ fn daemon(
     };
 
     // First the configuration and the start go through the loop: what was under way is asked again.
-    let services = settings.services.clone();
+    let (services, drills) = (settings.services.clone(), settings.drills.clone());
     let brakes = settings.brakes;
     for input in [Input::Configured { services, brakes }, Input::Started, Input::Cron { job: Job::RecordBaseline }] {
         inbox.tell(input).map_err(|_| temporary("the queue is closed".into()))?;
@@ -226,7 +226,7 @@ fn daemon(
     runtime.spawn(systemd::keep_status(move || status_line(&facts), stop.clone()));
 
     let result = runtime.block_on(async {
-        let _scheduler = schedule::start(&inbox)
+        let _scheduler = schedule::start(&inbox, drills.as_deref())
             .await
             .map_err(|error| (TEMPORARY, format!("the scheduler does not start: {error}")))?;
         let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()));
@@ -322,11 +322,11 @@ fn reload(
     let taken = || -> Result<String, String> {
         let fresh = config::load(path, overrides).map_err(|problems| problems.to_string())?;
         let old = current(settings);
-        if (&fresh.state_dir, &fresh.api, &fresh.email, &fresh.fallback)
-            != (&old.state_dir, &old.api, &old.email, &old.fallback)
+        if (&fresh.state_dir, &fresh.api, &fresh.email, &fresh.fallback, &fresh.drills)
+            != (&old.state_dir, &old.api, &old.email, &old.fallback, &old.drills)
         {
             return Err(
-                "state_dir, [api], [email] and [fallback] change only with a restart: systemctl restart flipback"
+                "state_dir, [api], [email], [fallback] and [drills] change only with a restart: systemctl restart flipback"
                     .into(),
             );
         }

@@ -44,7 +44,7 @@ pub fn request(port: u16, method: &str, path: &str, body: &str) -> (u16, String)
     let _ = stream.set_read_timeout(Some(Duration::from_secs(3)));
     let length = body.len();
     let head = format!(
-        "{method} {path} HTTP/1.0\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
+        "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
     );
     if stream.write_all(format!("{head}{body}").as_bytes()).is_err() {
         return (0, String::new());
@@ -60,13 +60,18 @@ pub struct Bench {
     pub green: u16,
     pub front: u16,
     pub daemon: Option<Proc>,
+    /// The service's slots in the configuration.
+    pub slots: String,
     pub dir: TempDir,
 }
+
+const SLOTS: &str = "slots.blue = { health = { http = \"http://127.0.0.1:@BLUE@/\", timeout = \"2s\" } }\n\
+    slots.green = { health = { http = \"http://127.0.0.1:@GREEN@/\", timeout = \"2s\" } }\n";
 
 impl Bench {
     pub fn new() -> Bench {
         let dir = tempfile::Builder::new().prefix("flipback-act-").tempdir().unwrap();
-        Bench { blue: app("blue"), green: app("green"), front: free_port(), daemon: None, dir }
+        Bench { blue: app("blue"), green: app("green"), front: free_port(), daemon: None, slots: SLOTS.into(), dir }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -92,10 +97,9 @@ impl Bench {
         let head = "state_dir = \"@D@/state\"\n[api]\nsocket = \"@D@/control.sock\"\n[prometheus]\nurl = \"http://127.0.0.1:1\"\n\
             [metrics.web]\nrequests = 'requests_total{service=\"$service\"}'\nerrors = 'requests_total{service=\"$service\",code=\"500\"}'\n\
             [[service]]\nname = \"checkout\"\nmetrics = \"web\"\nmode = \"ask\"\n\
-            slots.blue = { health = { http = \"http://127.0.0.1:@BLUE@/\", timeout = \"2s\" } }\n\
-            slots.green = { health = { http = \"http://127.0.0.1:@GREEN@/\", timeout = \"2s\" } }\n\
+            SLOTS\
             soak = { duration = \"60s\", tick = \"1s\" }\nrecover_within = \"1s\"\n\n";
-        self.write("flipback.toml", &format!("{head}{steps}\n"));
+        self.write("flipback.toml", &format!("{}{steps}\n", head.replace("SLOTS", &self.slots)));
         let mut command = Command::new(env!("CARGO_BIN_EXE_flipback"));
         command.arg("run").arg("--config").arg(self.path("flipback.toml")).env("FLIPBACK_LOG", "info");
         self.daemon = Some(Proc::start("flipback", self.dir.path(), &mut command));
@@ -122,12 +126,20 @@ impl Bench {
 
     /// blue → green is announced (the traffic is on green already) and ordered back; the watch at its end.
     pub fn rolled_back(&self) -> Value {
-        let id = self.announced();
+        self.rolled_back_from("blue", "green")
+    }
+
+    pub fn rolled_back_from(&self, old: &str, new: &str) -> Value {
+        let id = self.announced_as(old, new);
         self.ordered(&id)
     }
 
     pub fn announced(&self) -> String {
-        let done = self.flipback(&["announce", "checkout", "--old", "blue", "--new", "green", "--version", "v2"]);
+        self.announced_as("blue", "green")
+    }
+
+    fn announced_as(&self, old: &str, new: &str) -> String {
+        let done = self.flipback(&["announce", "checkout", "--old", old, "--new", new, "--version", "v2"]);
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
         String::from_utf8_lossy(&done.stdout).trim().to_owned()
     }

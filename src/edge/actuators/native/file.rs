@@ -27,14 +27,18 @@ pub fn act(set: &FileSet, to: &Slot) -> Result<(), String> {
         return Ok(());
     }
     put(&set.path, &wanted)?;
-    println!("{} is for {to} now", set.path.display());
+    println!("{} is written (for {to})", set.path.display());
     Ok(())
 }
 
 /// The slot for which the file holds what it holds, or its first line.
 pub fn look(set: &FileSet) -> Result<String, String> {
     let held = read(&set.path)?;
-    let slot = set.holds.keys().find(|slot| wanted(set, slot).is_ok_and(|wanted| wanted == held));
+    // The same for every slot is a flag, which shows no slot.
+    let mut texts = set.holds.values();
+    let is_flag = texts.next().is_some_and(|first| set.holds.len() > 1 && texts.all(|text| text == first));
+    let of_slot = |slot: &&Slot| !is_flag && wanted(set, slot).is_ok_and(|wanted| wanted == held);
+    let slot = set.holds.keys().find(of_slot);
     match (slot, held) {
         (Some(slot), _) => Ok(slot.to_string()),
         (None, Held::Nothing) => Err(format!("{} is not there", set.path.display())),
