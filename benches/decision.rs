@@ -135,7 +135,7 @@ fn main() {
         let of = |q: f64| all[((all.len() - 1) as f64 * q).round() as usize];
         (of(0.5), of(0.99), of(1.0))
     };
-    let mut line = |name: &str, all: &mut Vec<f64>| {
+    let line = |name: &str, all: &mut Vec<f64>| {
         let (median, p99, max) = at(all);
         println!("{name:34} {median:8.2} {p99:8.2} {max:8.2}");
         p99

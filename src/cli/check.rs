@@ -9,8 +9,11 @@ use super::client::Client;
 use super::{Global, Output, exit, print, print_json};
 use crate::config::service::missing_for_auto;
 use crate::config::{self, Overrides};
+use crate::domain::action::Action;
+use crate::domain::plan::When;
 use crate::domain::policy::RuleKind;
 use crate::domain::service::{Service, Slots};
+use crate::edge::actuators::rehearse::runnable;
 use crate::edge::api::types::Findings;
 use crate::edge::sources::Level;
 
@@ -101,8 +104,21 @@ fn summary(service: &Service) -> String {
     for what in blind {
         lines.push(format!("  cannot see {what}"));
     }
-    for step in &service.plan.steps {
-        lines.push(format!("  rollback step {}: {}", step.name, step.action));
+    for (kind, steps) in [("rollback", &service.plan.steps), ("after passed", &service.after_passed.steps)] {
+        for step in steps {
+            let ladder = match (step.heals_within, step.when) {
+                (Some(within), _) => format!(" (a remedy: {within} to help before the next step)"),
+                (None, When::AfterFailure) => " (only if the one before failed)".to_owned(),
+                (None, When::Always) => String::new(),
+            };
+            lines.push(format!("  {kind} step {}: {}{ladder}", step.name, step.action));
+            // As whoever runs this check; the daemon's own sandbox is asked by --live and by drills.
+            if let Action::Exec(exec) = &step.action
+                && let Err(why) = runnable(&exec.argv[0])
+            {
+                lines.push(format!("  step {} COULD NOT RUN here: {why}", step.name));
+            }
+        }
     }
     for missing in missing_for_auto(service) {
         lines.push(format!("  {missing}"));

@@ -10,7 +10,7 @@ use crate::domain::signal::Signal;
 use crate::domain::switch::Kind;
 use crate::domain::switch::{ServiceName, SwitchId};
 use crate::domain::time::Timestamp;
-use crate::domain::verdict::{Evidence, SignalState};
+use crate::domain::verdict::{Evidence, Outcome, SignalState};
 use crate::domain::view::WatchView;
 use crate::edge::api::types::Status;
 use crate::journal::{Reader, WatchFilter};
@@ -154,13 +154,18 @@ fn list(global: &Global, watches: &[WatchView]) {
     }
     let mut table = new_table(&["id", "switch", "version", "opened", "phase", "verdict or outcome"]);
     for w in watches {
+        let paused = if w.paused.is_some() { " (PAUSED)" } else { "" };
         let result = w.outcome.as_ref().map_or_else(|| w.verdict.to_string(), |o| o.word().to_owned());
         table.add_row([
             w.id.to_string(),
-            format!("{} {} → {}", flag_of(w), w.switch.old, w.switch.new).trim().to_owned(),
+            if is_drill(w) {
+                format!("drill: {} → {} and home", w.switch.new, w.switch.old)
+            } else {
+                format!("{} {} → {}", flag_of(w), w.switch.old, w.switch.new).trim().to_owned()
+            },
             w.switch.version.as_ref().map_or("–".into(), ToString::to_string),
             w.opened_at.to_string(),
-            w.phase.as_str().to_owned(),
+            format!("{}{paused}", w.phase.as_str()),
             result,
         ]);
     }
@@ -173,6 +178,10 @@ fn flag_of(w: &WatchView) -> String {
         Kind::Flag(flag) => format!(" flag {flag}:"),
         Kind::Traffic => String::new(),
     }
+}
+
+fn is_drill(w: &WatchView) -> bool {
+    w.switch.source == "drill" || matches!(w.outcome, Some(Outcome::Drilled { .. } | Outcome::DrillFailed { .. }))
 }
 
 fn text(w: &WatchView) -> String {
@@ -188,6 +197,9 @@ fn text(w: &WatchView) -> String {
         None => line(format!("phase {}, verdict {}; the soak ends at {}", w.phase.as_str(), w.verdict, w.soak_ends_at)),
     }
     line(format!("mode {}, {} ticks of {}", w.mode, w.ticks, w.tick));
+    if let Some(pause) = &w.paused {
+        line(format!("PAUSED since {} until {}, {}: nothing is judged", pause.since, pause.until, pause.by));
+    }
     if let Some(share) = w.share_percent {
         line(format!("ramp: {share} of the traffic"));
     }

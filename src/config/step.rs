@@ -96,7 +96,11 @@ fn step(table: Table<'_, '_>, slots: Option<&Slots>, purpose: Purpose) -> Option
     let on_failure = table.get("on_failure").and_then(|at| at.word(&ON_FAILURE)).unwrap_or(default);
     let retry_at = table.get("retry_safe");
     let lock = table.get("lock").and_then(|at| at.string().map(str::to_owned));
-    let (mut action, own_probe) = action?;
+    let Some((mut action, own_probe)) = action else {
+        // A slip in the action's own name is an unknown key.
+        table.tell_unknown();
+        return None;
+    };
     let env = env?;
     let probe = match probe {
         Some(given) => Some(given?),
@@ -304,9 +308,11 @@ pub(super) fn known_variables(at: &At<'_, '_>, text: &str) {
     match crate::domain::action::variables_of(text) {
         Err(why) => at.problem(why, None),
         Ok(names) => {
+            let known = VARIABLES.map(|name| format!("${name}"));
             for name in names.into_iter().filter(|name| !VARIABLES.contains(name)) {
-                let help = slip_or_all(name, "variables", VARIABLES.iter().copied());
-                at.problem(format!("${name} is not a variable"), Some(&help));
+                let name = format!("${name}");
+                let help = slip_or_all(&name, "variables", known.iter().map(String::as_str));
+                at.problem(format!("{name} is not a variable"), Some(&help));
             }
         }
     }

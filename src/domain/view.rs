@@ -49,6 +49,9 @@ pub struct WatchView {
     /// The signals that broke, as they stood when the breach was decided.
     pub breach: Option<Breach>,
     pub steps: Vec<StepRecord>,
+    /// What a rollback tries before it moves traffic.
+    #[serde(default)]
+    pub remedies: Vec<String>,
     /// Nothing is judged until then, by whom and why.
     #[serde(default)]
     pub paused: Option<Pause>,

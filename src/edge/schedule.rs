@@ -5,9 +5,9 @@ use tokio_cron_scheduler::{Job as CronJob, JobScheduler, JobSchedulerError};
 use super::inbox::Inbox;
 use crate::engine::message::{Input, Job};
 
-/// Why a text is no schedule: six fields, seconds first.
-pub fn check(cron: &str) -> Result<(), String> {
-    CronJob::new(cron, |_, _| {}).map(|_| ()).map_err(|error| error.to_string())
+/// Whether a text is a schedule: six fields, seconds first.
+pub fn is_schedule(cron: &str) -> bool {
+    CronJob::new(cron, |_, _| {}).is_ok()
 }
 
 /// Starts the jobs; the scheduler lives as long as it is held. `drills`: when the ways back are practised, if at all.

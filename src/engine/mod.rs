@@ -8,6 +8,7 @@ mod control;
 mod drills;
 mod guard;
 mod holds;
+mod intent;
 mod ladder;
 pub mod message;
 mod orders;
@@ -16,6 +17,7 @@ mod readings;
 mod rollback;
 mod sight;
 mod sighted;
+mod telling;
 #[cfg(test)]
 pub(crate) mod timelines;
 mod verdicts;

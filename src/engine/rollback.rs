@@ -4,24 +4,20 @@
 //! before it is dispatched, and an attempt id is used once. No second attempt without a probe that
 //! shows "not applied".
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 
+use super::intent::intend;
 use super::ladder::{self, Course};
-use super::message::{Command, CommandId, StepRun};
+use super::message::{Command, CommandId};
 use super::watch::{Phase, Turn, Watch};
 use crate::domain::notice::NoticeReason;
 use crate::domain::plan::{
     AttemptId, AttemptState, Expect, HealthCheck, HealthReading, Probe, ProbeReading, STEP_ATTEMPTS_MAX, Step, StepEnd,
-    StepOutcome, StepRecord,
+    StepOutcome,
 };
 use crate::domain::time::{Span, Timestamp};
 use crate::domain::verdict::Withheld;
 use crate::planted::{self, Bug};
-
-/// A step that has not begun a second after its intent meets another world than its preflight saw.
-const START_WITHIN: Span = Span::from_secs(1);
 
 /// The change must show in three reads in a row: one good read may be of a proxy about to reload.
 const PROBE_GOODS: u8 = 3;
@@ -31,7 +27,7 @@ const PROBE_EVERY: Span = Span::from_millis(500);
 const PREFLIGHT_READS_MAX: u8 = 3;
 
 /// The old slot's health must pass twice.
-const PREFLIGHT_HEALTH_GOODS: u8 = 2;
+pub(super) const PREFLIGHT_HEALTH_GOODS: u8 = 2;
 
 /// A preflight that has no answers by then is a refusal (checks bound themselves well below this).
 const PREFLIGHT_LIMIT: Span = Span::from_secs(30);
@@ -47,10 +43,10 @@ pub(super) struct Rollback {
     pub course: Course,
     /// Of the course's own steps.
     pub step: u8,
-    attempt: u8,
-    stage: Stage,
+    pub attempt: u8,
+    pub stage: Stage,
     /// No attempt of this step begins after.
-    give_up_at: Option<Timestamp>,
+    pub give_up_at: Option<Timestamp>,
     /// Why the last rung that was tried failed, if it did.
     pub failed: Option<String>,
     /// A person ordered the traffic back: nothing is tried before that.
@@ -61,7 +57,7 @@ pub(super) struct Rollback {
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum Stage {
+pub(super) enum Stage {
     Preflight {
         deadline: Timestamp,
         probe: ProbeNeed,
@@ -90,7 +86,7 @@ enum Stage {
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum ProbeNeed {
+pub(super) enum ProbeNeed {
     /// Still to be read; so often already in vain.
     Reading {
         tries: u8,
@@ -101,7 +97,7 @@ enum ProbeNeed {
 /// What "not applied" means, by how the attempt ended.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum AfterVerify {
+pub(super) enum AfterVerify {
     /// Try again, while attempts are left.
     Retry { why: String },
     /// Only a person can decide.
@@ -134,8 +130,11 @@ impl Rollback {
 
 /// The breach is to be acted on.
 pub(super) fn start(watch: &mut Watch, told: NoticeReason, turn: &mut Turn<'_>) {
-    watch.record(turn.now, "rolling_back", format!("to {}", watch.way_back()));
-    watch.phase = Phase::RollingBack(Rollback::new(Course::Back, told == NoticeReason::OrderedActing));
+    let ordered = told == NoticeReason::OrderedActing;
+    let remedies = watch.remedies();
+    let first = if remedies.is_empty() || ordered { String::new() } else { format!(", after {}", remedies.join(", ")) };
+    watch.record(turn.now, "rolling_back", format!("to {}{first}", watch.way_back()));
+    watch.phase = Phase::RollingBack(Rollback::new(Course::Back, ordered));
     watch.notify(told, turn);
     ladder::go_on(watch, 0, turn);
 }
@@ -398,7 +397,7 @@ pub(super) fn current_step(watch: &Watch) -> Option<&Step> {
     rollback.course.plan(watch).steps.get(usize::from(rollback.step))
 }
 
-fn attempt_id(watch: &Watch, step: u8, attempt: u8) -> AttemptId {
+pub(super) fn attempt_id(watch: &Watch, step: u8, attempt: u8) -> AttemptId {
     AttemptId { switch: watch.id.clone(), step, attempt }
 }
 
@@ -435,79 +434,6 @@ pub(super) fn ask(watch: &mut Watch, turn: &mut Turn<'_>) {
         }
         Stage::Running { .. } | Stage::BackingOff { .. } | Stage::Waiting { .. } => {}
     }
-}
-
-/// W4: from here on the attempt may have run.
-fn intend(watch: &mut Watch, step: &Step, turn: &mut Turn<'_>) {
-    if !turn.armed && !planted::has(Bug::IgnoreDisarm) {
-        return if ladder::nothing_moved(watch) {
-            ladder::give_up(watch, Withheld::Disarmed, turn);
-        } else {
-            ladder::end_failed(watch, "disarmed between attempts".into(), NoticeReason::RollbackFailed, turn);
-        };
-    }
-    let (mut to, from) = ladder::way(watch);
-    let Some(rollback) = rollback_of(watch) else { return };
-    rollback.attempt += 1;
-    let (index, number) = (rollback.course.index(rollback.step), rollback.attempt);
-    let deadline = rollback.give_up_at.map_or(turn.now + step.timeout, |at| at.min(turn.now + step.timeout));
-    rollback.stage = Stage::Running { deadline };
-    let attempt = attempt_id(watch, index, number);
-    let mut names = ladder::variables(watch, step);
-    if planted::has(Bug::Toggle) && number > 1 {
-        names.insert("old", from.to_string());
-        to = from;
-    }
-    let action = step.action.resolve(&names);
-    let a = &watch.announcement;
-    let mut env = BTreeMap::from([
-        ("FLIPBACK_SERVICE".to_owned(), a.service.to_string()),
-        ("FLIPBACK_OLD".to_owned(), names["old"].clone()),
-        ("FLIPBACK_NEW".to_owned(), names["new"].clone()),
-        ("FLIPBACK_SWITCH_ID".to_owned(), watch.id.to_string()),
-        ("FLIPBACK_ATTEMPT_ID".to_owned(), attempt.to_string()),
-        ("FLIPBACK_DEADLINE".to_owned(), deadline.to_string()),
-    ]);
-    for (name, version) in [("FLIPBACK_OLD_VERSION", &a.old_version), ("FLIPBACK_NEW_VERSION", &a.version)] {
-        if let Some(version) = version {
-            env.insert(name.to_owned(), version.to_string());
-        }
-    }
-    let how = preflight_words(watch, step);
-    watch.record(turn.now, "preflight", how);
-    watch.record(turn.now, "step_intended", format!("{} ({attempt}): {action}", step.name));
-    watch.steps.push(StepRecord {
-        attempt: attempt.clone(),
-        name: step.name.clone(),
-        command: action.to_string(),
-        intended_at: turn.now,
-        result: None,
-        proven_at: None,
-        outcome: None,
-    });
-    let service = watch.service.name.clone();
-    let (start_by, lock, name) = (turn.now + START_WITHIN, step.lock.clone(), step.name.clone());
-    let run = StepRun { attempt, service, step: name, action, to, env, start_by, deadline, lock };
-    turn.commands.push(Command::RunStep { run: Box::new(run) });
-}
-
-/// What the preflight rests on, and what it could not look at.
-fn preflight_words(watch: &Watch, step: &Step) -> String {
-    let (to, from) = ladder::way(watch);
-    let probe = match step.probe.as_ref().map(|probe| &probe.expect) {
-        Some(Expect::Fixed(word)) => format!("the probe does not show {word:?} yet"),
-        Some(_) if !watch.share().is_all() => format!("requests go to {from}"),
-        Some(_) => format!("the probe shows {from}"),
-        None => "no probe".to_owned(),
-    };
-    if step.is_remedy() || matches!(&watch.phase, Phase::RollingBack(r) if r.course == Course::After) {
-        return format!("{probe}; no traffic is moved");
-    }
-    let health = match watch.service.slots.spec(&to).and_then(|spec| spec.health.as_ref()) {
-        Some(_) => format!("{to} is healthy {PREFLIGHT_HEALTH_GOODS} of {PREFLIGHT_HEALTH_GOODS}"),
-        None => format!("{to} has no health check"),
-    };
-    format!("{probe}; {health}; version not checked")
 }
 
 fn verify(watch: &mut Watch, after: AfterVerify, within: Option<Span>, turn: &mut Turn<'_>) {

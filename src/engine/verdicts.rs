@@ -235,7 +235,8 @@ impl Watch {
     }
 
     pub(super) fn pass(&mut self, by_checks_only: bool, turn: &mut Turn<'_>) {
-        if self.service.after_passed.steps.is_empty() {
+        if self.service.after_passed.steps.is_empty() || self.service.policy.mode == Mode::Observe {
+            // Whoever only looks on takes nothing down either.
             return self.end(Outcome::Passed { by_checks_only }, NoticeReason::Passed, turn);
         }
         self.by_checks_only = by_checks_only;

@@ -46,6 +46,11 @@ impl Watch {
         (self.timeline.len(), last, seen, self.new_alive.shown(), checks, self.notice_n, self.phase_word())
     }
 
+    /// The rungs before the first that moves traffic.
+    pub(super) fn remedies(&self) -> Vec<String> {
+        self.service.plan.steps.iter().take_while(|step| step.is_remedy()).map(|step| step.name.clone()).collect()
+    }
+
     pub fn view(&self) -> WatchView {
         let policy = &self.service.policy;
         let ended = self.ended();
@@ -78,6 +83,7 @@ impl Watch {
             detectable: self.detectable,
             breach: self.breach.clone(),
             steps: self.steps.clone(),
+            remedies: self.remedies(),
             paused: self.paused.clone(),
             recovery: self.recovery.clone(),
             timeline: self.timeline.clone(),

@@ -158,6 +158,38 @@ fn haproxy_drains_or_weighs_out_and_a_part_is_no_slot() {
     assert!(why.contains("has no server b9; it has b1, g1, g2"), "{why}");
 }
 
+/// A drill for real: there and back on a real proxy, timed, with nobody asked.
+#[test]
+fn a_drill_goes_there_and_back_and_is_recorded() {
+    let mut bench = Bench::new();
+    let _proxy = haproxy(&bench, "admin", "");
+    bench.start(&format!(
+        "{STEP}\n[[service.detect]]\nhaproxy = {{ socket = \"@D@/haproxy.sock\", backend = \"app\" }}\n\
+        words = {{ blue = [\"b1\"], green = [\"g1\", \"g2\"] }}\nevery = \"300ms\"\n"
+    ));
+    wait_until(SOON, "flipback knows where the traffic is", || {
+        bench.said(&["status"]).1.contains("green").then_some(())
+    });
+    let (good, dry) = bench.said(&["drill", "checkout"]);
+    assert!(good && dry.contains("takes orders (level admin)") && dry.contains("the live slot"), "{dry}");
+    assert_eq!(get(bench.front, "/"), "green", "a dry one moves nothing");
+    let (good, asked) = bench.said(&["drill", "checkout", "--for-real"]);
+    assert!(!good && asked.contains("--yes") && asked.contains("nothing was moved"), "{asked}");
+    let (good, real) = bench.said(&["drill", "checkout", "--for-real", "--yes", "--why", "practice"]);
+    println!("{dry}{real}");
+    assert!(good && real.contains("drilled (there and back)"), "{real}");
+    assert_eq!(real.matches("proven").count(), 2, "{real}");
+    assert_eq!(get(bench.front, "/"), "green", "home again");
+    std::thread::sleep(Duration::from_secs(1));
+    let (_, history) = bench.said(&["history"]);
+    assert_eq!(history.matches("drill: green → blue and home").count(), 2, "{history}");
+    assert_eq!(history.lines().count(), 3, "its own detector has opened no watch: {history}");
+    // What has rotted meanwhile is found.
+    fs::remove_file(bench.path("haproxy.sock")).unwrap();
+    let (good, rotten) = bench.said(&["drill", "checkout"]);
+    assert!(!good && rotten.contains("BROKEN") && rotten.contains("haproxy.sock: No such file"), "{rotten}");
+}
+
 // ---------------------------------------------------------------------- nginx
 
 const NGINX: &str = "daemon off;\nmaster_process on;\npid @D@/nginx.pid;\nevents {}\nhttp { access_log off; client_body_temp_path @D@/t1; \

@@ -36,6 +36,199 @@ probe = { exec = ["/usr/local/bin/active-slot"], expect = "$old" }
 
 /// (class of mistake, what is replaced, by what)
 const CASES: &[(&str, &str, &str)] = &[
+    // steps: what they do, how they are read back, the ladder
+    ("no action", "exec = [\"/usr/local/bin/switch-traffic\", \"$old\"]\n", ""),
+    (
+        "two actions",
+        "exec = [\"/usr/local/bin/switch-traffic\", \"$old\"]",
+        "exec = [\"/usr/local/bin/switch-traffic\", \"$old\"]\nhttp = { url = \"http://127.0.0.1:1/x\" }",
+    ),
+    (
+        "misspelt action",
+        "exec = [\"/usr/local/bin/switch-traffic\", \"$old\"]",
+        "haproxi = { socket = \"/s\", backend = \"app\" }",
+    ),
+    (
+        "a slot without servers",
+        "exec = [\"/usr/local/bin/switch-traffic\", \"$old\"]",
+        "haproxy = { socket = \"/s\", backend = \"app\", servers = { blue = \"b1\" } }",
+    ),
+    (
+        "a slot that is none",
+        "exec = [\"/usr/local/bin/switch-traffic\", \"$old\"]",
+        "haproxy = { socket = \"/s\", backend = \"app\", servers = { blue = \"b1\", green = \"g1\", red = \"r1\" } }",
+    ),
+    (
+        "a server of two slots",
+        "exec = [\"/usr/local/bin/switch-traffic\", \"$old\"]",
+        "haproxy = { socket = \"/s\", backend = \"app\", servers = { blue = \"b1\", green = \"b1\" } }",
+    ),
+    (
+        "a name that could end a command",
+        "exec = [\"/usr/local/bin/switch-traffic\", \"$old\"]",
+        "haproxy = { socket = \"/s\", backend = \"app\", servers = { blue = \"b1; shutdown\", green = \"g1\" } }",
+    ),
+    (
+        "not a way to take out",
+        "exec = [\"/usr/local/bin/switch-traffic\", \"$old\"]",
+        "haproxy = { socket = \"/s\", backend = \"app\", others = \"kill\" }",
+    ),
+    (
+        "neither socket nor tcp",
+        "exec = [\"/usr/local/bin/switch-traffic\", \"$old\"]",
+        "haproxy = { backend = \"app\" }",
+    ),
+    (
+        "misspelt key",
+        "exec = [\"/usr/local/bin/switch-traffic\", \"$old\"]",
+        "haproxy = { socket = \"/s\", backend = \"app\", otters = \"maint\" }",
+    ),
+    (
+        "relative path",
+        "exec = [\"/usr/local/bin/switch-traffic\", \"$old\"]",
+        "file = { path = \"up.conf\", content = { blue = \"a\", green = \"b\" } }",
+    ),
+    ("no content", "exec = [\"/usr/local/bin/switch-traffic\", \"$old\"]", "file = { path = \"/up.conf\" }"),
+    (
+        "content and target",
+        "exec = [\"/usr/local/bin/switch-traffic\", \"$old\"]",
+        "file = { path = \"/up.conf\", content = \"x\", target = \"/y\" }",
+    ),
+    (
+        "a slot without content",
+        "exec = [\"/usr/local/bin/switch-traffic\", \"$old\"]",
+        "file = { path = \"/up.conf\", content = { blue = \"a\" } }",
+    ),
+    (
+        "empty content",
+        "exec = [\"/usr/local/bin/switch-traffic\", \"$old\"]",
+        "file = { path = \"/up.conf\", content = { blue = \"a\", green = \" \" } }",
+    ),
+    (
+        "misspelt key",
+        "exec = [\"/usr/local/bin/switch-traffic\", \"$old\"]",
+        "file = { path = \"/up.conf\", content = \"x\", mode = \"0644\" }",
+    ),
+    (
+        "nothing that shows what is served",
+        "exec = [\"/usr/local/bin/switch-traffic\", \"$old\"]",
+        "nginx = { path = \"/up.conf\", content = { blue = \"a\", green = \"b\" } }",
+    ),
+    (
+        "not an absolute program",
+        "exec = [\"/usr/local/bin/switch-traffic\", \"$old\"]",
+        "nginx = { path = \"/up.conf\", content = { blue = \"a\", green = \"b\" }, served = { url = \"http://127.0.0.1/s\" }, reload = [\"nginx\"] }",
+    ),
+    ("not a URL", "exec = [\"/usr/local/bin/switch-traffic\", \"$old\"]", "http = { url = \"admin/active\" }"),
+    (
+        "not a method",
+        "exec = [\"/usr/local/bin/switch-traffic\", \"$old\"]",
+        "http = { method = \"GET\", url = \"http://127.0.0.1/x\" }",
+    ),
+    (
+        "an unknown variable in a URL",
+        "exec = [\"/usr/local/bin/switch-traffic\", \"$old\"]",
+        "http = { url = \"http://127.0.0.1/x/$odl\" }",
+    ),
+    (
+        "a lonely dollar in a body",
+        "exec = [\"/usr/local/bin/switch-traffic\", \"$old\"]",
+        "http = { url = \"http://127.0.0.1/x\", body = \"costs $ 5\" }",
+    ),
+    (
+        "body and json",
+        "exec = [\"/usr/local/bin/switch-traffic\", \"$old\"]",
+        "http = { url = \"http://127.0.0.1/x\", body = \"a\", json = { a = 1 } }",
+    ),
+    (
+        "secret inline",
+        "exec = [\"/usr/local/bin/switch-traffic\", \"$old\"]",
+        "http = { url = \"http://127.0.0.1/x\", headers = { Authorization = \"Bearer abc\" } }",
+    ),
+    (
+        "secret inline",
+        "exec = [\"/usr/local/bin/switch-traffic\", \"$old\"]",
+        "http = { url = \"http://127.0.0.1/x\", bearer_token = \"abc\" }",
+    ),
+    (
+        "secret in the clear",
+        "exec = [\"/usr/local/bin/switch-traffic\", \"$old\"]",
+        "http = { url = \"http://admin.example.org/x\", bearer_token_file = \"/t\" }",
+    ),
+    (
+        "not a header",
+        "exec = [\"/usr/local/bin/switch-traffic\", \"$old\"]",
+        "http = { url = \"http://127.0.0.1/x\", headers = { \"X Y\" = \"1\" } }",
+    ),
+    (
+        "header injection",
+        "exec = [\"/usr/local/bin/switch-traffic\", \"$old\"]",
+        "http = { url = \"http://127.0.0.1/x\", headers = { X = \"a\\r\\nEvil: 1\" } }",
+    ),
+    (
+        "not a status",
+        "exec = [\"/usr/local/bin/switch-traffic\", \"$old\"]",
+        "http = { url = \"http://127.0.0.1/x\", expect_status = [20] }",
+    ),
+    (
+        "header and pointer",
+        "probe = { exec = [\"/usr/local/bin/active-slot\"], expect = \"$old\" }",
+        "probe = { http = { url = \"http://127.0.0.1/x\", header = \"X-Slot\", pointer = \"/slot\" } }",
+    ),
+    (
+        "not a pointer",
+        "probe = { exec = [\"/usr/local/bin/active-slot\"], expect = \"$old\" }",
+        "probe = { http = { url = \"http://127.0.0.1/x\", pointer = \"slot\" } }",
+    ),
+    (
+        "required value is no value",
+        "probe = { exec = [\"/usr/local/bin/active-slot\"], expect = \"$old\" }",
+        "probe = { http = { url = \"http://127.0.0.1/x\", require = { \"/a\" = [1] } } }",
+    ),
+    (
+        "two looks",
+        "probe = { exec = [\"/usr/local/bin/active-slot\"], expect = \"$old\" }",
+        "probe = { exec = [\"/bin/a\"], http = { url = \"http://127.0.0.1/x\" } }",
+    ),
+    ("a remedy that shows a slot", "timeout = \"30s\"", "heals_within = \"30s\""),
+    (
+        "a remedy in a flag's plan",
+        "[[service.rollback]]",
+        "[[service.flags.x]]\nname = \"kill\"\nexec = [\"/bin/k\", \"$old\"]\nheals_within = \"30s\"\nprobe = { exec = [\"/bin/f\"], expect = \"off\" }\n\n[[service.rollback]]",
+    ),
+    (
+        "only remedies",
+        "probe = { exec = [\"/usr/local/bin/active-slot\"], expect = \"$old\" }",
+        "heals_within = \"30s\"\nprobe = { exec = [\"/usr/local/bin/flag\"], expect = \"off\" }",
+    ),
+    ("no probe shows the slot", "expect = \"$old\"", "expect = \"good\""),
+    ("not a condition", "timeout = \"30s\"", "when = \"sometimes\""),
+    ("not a way to fail", "timeout = \"30s\"", "on_failure = \"ignore\""),
+    ("limit out of range", "timeout = \"30s\"", "limit = \"3h\""),
+    ("wait out of range", "timeout = \"30s\"", "wait = \"2h\""),
+    (
+        "a unit for an action of flipback's own",
+        "exec = [\"/usr/local/bin/switch-traffic\", \"$old\"]",
+        "haproxy = { socket = \"/s\", backend = \"app\" }\nrun_as = \"unit\"",
+    ),
+    ("not a way to run", "timeout = \"30s\"", "run_as = \"root\""),
+    ("secret in the environment", "timeout = \"30s\"", "env = { AWS_SECRET_ACCESS_KEY = \"abc\" }"),
+    ("a variable of flipback's own", "timeout = \"30s\"", "env = { FLIPBACK_OLD = \"blue\" }"),
+    ("not a variable", "timeout = \"30s\"", "env = { \"a b\" = \"1\" }"),
+    ("a word for a slot that is none", "timeout = \"30s\"", "words = { blau = \"b1\" }"),
+    (
+        "two steps of one name",
+        "[[service.rollback]]\nname",
+        "[[service.rollback]]\nname = \"haproxy\"\nexec = [\"/bin/x\"]\nprobe = { exec = [\"/bin/y\"] }\n\n[[service.rollback]]\nname",
+    ),
+    ("empty name", "name = \"haproxy\"", "name = \"\""),
+    (
+        "steps after a passed soak",
+        "[[service.rollback]]",
+        "[[service.after_passed]]\nexec = [\"/bin/x\"]\n\n[[service.rollback]]",
+    ),
+    ("not a schedule", "[email]", "[drills]\ncron = \"every day\"\n\n[email]"),
+    ("misspelt key", "[email]", "[drills]\ncorn = \"none\"\n\n[email]"),
     // prometheus
     ("missing table", "[prometheus]\nurl = \"http://127.0.0.1:9090\"\n", ""),
     ("missing key", "url = \"http://127.0.0.1:9090\"\n", ""),

@@ -392,7 +392,7 @@ fn the_command_line_tells_by_its_exit_code() {
         (vec!["disarm", "--all"], "flipback disarmed by"),
         (vec!["arm", "--all"], "flipback armed by"),
         (vec!["reload"], ""),
-        (vec!["cancel", "checkout-1", "--why", "test"], "checkout-1 cancelled; nothing was moved"),
+        (vec!["cancel", "checkout-1", "--why", "test"], "checkout-1 cancelled; no traffic was moved"),
     ] {
         let done = daemon.flipback(&args);
         assert_eq!(code(&done), 0, "{args:?}: {}", err(&done));

@@ -16,11 +16,22 @@ fn up(options: &Options) -> Stack {
 }
 
 #[test]
-fn a_good_release_passes_with_one_notice() {
-    let stack = up(&Options::default());
+fn a_good_release_passes_with_one_notice_and_then_the_old_slot_goes() {
+    // The old slot is torn down when the soak is over, and read back.
+    let after =
+        "\n[[service.after_passed]]\nname = \"tear down\"\nfile = { path = \"@DIR@/blue-is\", content = \"gone\" }\n";
+    let stack = up(&Options { more: after, ..Options::default() });
+    let mark = stack.dir.path().join("blue-is");
     stack.switch_to("green");
     let id = stack.announce();
+    wait_until(SOON, "it soaks", || stack.kinds(&id).contains(&"cut_over".to_owned()).then_some(()));
+    assert!(!mark.exists(), "never before the soak's end");
     assert_eq!(stack.outcome(&id, SOAK), "passed");
+    assert_eq!(std::fs::read_to_string(&mark).unwrap(), "gone\n");
+    let view = stack.watch(&id);
+    let step = &view["steps"][0];
+    let ended_soak = view["soak_ends_at"].as_i64().unwrap();
+    assert!(step["proven_at"].is_i64() && step["intended_at"].as_i64().unwrap() >= ended_soak, "{step:#}");
     assert_eq!((stack.rollbacks(), stack.active_slot().as_str()), (0, "green"));
     stack.mail("passed", SOON);
     assert_eq!(stack.reasons(), ["passed"]);

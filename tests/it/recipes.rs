@@ -329,8 +329,8 @@ fn kubernetes(name: &str, object: Value, path: &'static str) -> Value {
     let view = bench.rolled_back();
     proven(&view);
     assert!(!view.to_string().contains(TOKEN), "no secret in the story");
-    let object = object.lock().unwrap().clone();
-    object
+    let after = object.lock().unwrap();
+    after.clone()
 }
 
 #[test]

@@ -249,7 +249,11 @@ fn answers(notice: &Notice, breached: &[&Evidence]) -> Vec<(String, String)> {
             }
         }
         None if matches!(notice.reason, NoticeReason::BreachedActing | NoticeReason::OrderedActing) => {
-            say("What is done", format!("the rollback to {} has begun; its result follows in this thread", w.back_to));
+            let what = match (w.remedies.is_empty(), notice.reason) {
+                (false, NoticeReason::BreachedActing) => "the ladder has begun; which rung helped".to_owned(),
+                _ => format!("the rollback to {} has begun; its result", w.back_to),
+            };
+            say("What is done", format!("{what} follows in this thread"));
         }
         None => {}
     }

@@ -47,6 +47,10 @@ pub(super) fn headline(notice: &Notice) -> String {
         Kind::Flag(flag) => (format!("{flag} = {}", w.switch.new), format!("flag {flag} back"), "flag", "at"),
     };
     match notice.reason {
+        NoticeReason::BreachedActing if !w.remedies.is_empty() => {
+            let first = w.remedies.join(", then ");
+            format!("{new} is broken; flipback tries {first} now, and moves {back} to {old} if that does not help.")
+        }
         NoticeReason::BreachedActing => format!("{new} is broken; flipback is moving {back} to {old} now."),
         NoticeReason::OrderedActing => {
             format!("A person ordered it: flipback is moving {back} to {old} now.")

@@ -38,6 +38,9 @@ fn the_flag_heals_it_and_the_traffic_stays() {
     assert_eq!((w.routed, w.flag), ("green", false));
     let told = &w.told.last().unwrap().watch;
     assert_eq!(told.steps.len(), 1);
+    // What was left out left nothing to look after.
+    w.run_for(Span::from_secs(60));
+    assert_eq!(w.notices.last().copied(), Some("healed"), "{}", w.transcript());
     // The way back is still there for a person.
     assert!(matches!(w.order(1), Answer::Done { .. }), "{:?}", w.answers.last());
     w.run_for(Span::from_secs(60));
@@ -252,4 +255,15 @@ fn a_switch_that_comes_while_the_last_steps_run_is_told_to_come_back() {
     assert_eq!(w.run_to_end(1), "passed");
     let again = w.announce(announcement("green", "red", "v3"));
     assert!(matches!(again, Answer::Accepted { .. }), "{again:?}");
+}
+
+#[test]
+fn whoever_only_looks_on_takes_nothing_down() {
+    let mut w = World::with(|s| {
+        s.after_passed.steps = vec![tear_down()];
+        s.policy.mode = Mode::Observe;
+    });
+    let _ = w.switch("green", "v2");
+    assert_eq!(w.run_to_end(1), "passed");
+    assert_eq!(w.ran.len(), 0);
 }

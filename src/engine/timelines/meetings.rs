@@ -191,7 +191,7 @@ fn a_cancelled_watch_moves_nothing() {
         0.00 Reply accepted checkout-1
         20.00 End checkout-1 cancelled (by kim: enough)
         20.00 Notify cancelled
-        20.00 Reply done: checkout-1 cancelled; nothing was moved
+        20.00 Reply done: checkout-1 cancelled; no traffic was moved
         20.00 Reply not found: checkout-1 has ended: cancelled (by kim: enough)
     ",
     );

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::domain::view::PhaseWord;
 
 #[derive(Debug, Clone)]
 enum Happens {
@@ -17,6 +18,10 @@ enum Happens {
     Arm(bool, bool),
     Answer(u32, bool),
     Cancel(u32),
+    Order(u32),
+    Hold(u32, u8, u16),
+    Drill(bool),
+    Flag(bool),
     Traffic(u8),
     Restart,
 }
@@ -36,6 +41,10 @@ fn happens() -> impl Strategy<Value = Happens> {
         1 => any::<(bool, bool)>().prop_map(|(a, b)| Happens::Arm(a, b)),
         1 => (1u32..5, any::<bool>()).prop_map(|(n, b)| Happens::Answer(n, b)),
         1 => (1u32..5).prop_map(Happens::Cancel),
+        1 => (1u32..5).prop_map(Happens::Order),
+        1 => (1u32..5, 0u8..3, 1u16..120).prop_map(|(n, h, s)| Happens::Hold(n, h, s)),
+        1 => any::<bool>().prop_map(Happens::Drill),
+        1 => any::<bool>().prop_map(Happens::Flag),
         1 => (0u8..3).prop_map(Happens::Traffic),
         1 => Just(Happens::Restart),
     ]
@@ -97,6 +106,20 @@ fn play(w: &mut World, event: &Happens) {
         Happens::Cancel(n) => {
             let _ = w.cancel(n);
         }
+        // What a person orders is no matter of the mode.
+        Happens::Order(_) | Happens::Drill(true) if w.service.policy.mode == Mode::Observe => {}
+        Happens::Order(n) => {
+            let _ = w.order(n);
+        }
+        Happens::Hold(n, hold, s) => {
+            let span = Span::from_secs(u64::from(s));
+            let holds = [Hold::Pause { lasts: span }, Hold::Resume, Hold::Extend { longer: span }];
+            let _ = w.hold(n, holds[usize::from(hold) % 3]);
+        }
+        Happens::Drill(real) => {
+            let _ = w.drill(real);
+        }
+        Happens::Flag(on) => w.flag = on,
         Happens::Traffic(t) => w.rps = [100.0, 0.0, 0.5][usize::from(t) % 3],
         Happens::Restart => w.restart(),
     }
@@ -114,6 +137,10 @@ fn check(w: &World) {
         assert!(watch.timeline.len() <= 400);
     }
     assert!(w.engine.watches.len() <= 1, "one open watch of one service");
+    assert!(w.engine.drills.len() <= 1, "one drill of one service");
+    let moves = |watch: &Watch| matches!(watch.phase_word(), PhaseWord::RollingBack | PhaseWord::Drilling);
+    let moving = w.engine.watches.values().chain(w.engine.drills.values()).filter(|watch| moves(watch)).count();
+    assert!(moving <= 1, "two hands on one service's traffic\n{}", w.transcript());
 }
 
 /// Looks at each commanded step against the world at that moment.
@@ -136,10 +163,17 @@ proptest! {
     #[test]
     fn nothing_runs_that_must_not_and_everything_ends(
         mode in 0u8..3,
+        ladder in any::<bool>(),
         events in prop::collection::vec(happens(), 1..120),
     ) {
         let mode = [Mode::Auto, Mode::Ask, Mode::Observe][usize::from(mode)];
-        let mut w = World::with(|s| s.policy.mode = mode);
+        let mut w = World::with(|s| {
+            s.policy.mode = mode;
+            if ladder {
+                s.plan.steps = vec![remedy(20), Step { wait: Span::from_secs(2), ..step("haproxy") }];
+                s.after_passed.steps = vec![Step { probe: None, action: Action::Exec(Exec::new(["/bin/tell", "$old"])), ..step("tell") }];
+            }
+        });
         for event in &events {
             let before = w.ran.len();
             play(&mut w, event);
@@ -163,7 +197,13 @@ proptest! {
         prop_assert_eq!(w.engine.open_watches(), 0, "{}", w.transcript());
         prop_assert_eq!(w.engine.next_deadline(), None);
         // Whoever announced got an answer, and each accepted switch an outcome.
-        let accepted = w.answers.iter().filter(|a| matches!(a, Answer::Accepted { .. })).count();
+        // An order over an ended watch opens one as well.
+        let opens = |a: &&Answer| match a {
+            Answer::Accepted { .. } => true,
+            Answer::Done { text } => text.contains(", over checkout-"),
+            _ => false,
+        };
+        let accepted = w.answers.iter().filter(opens).count();
         prop_assert_eq!(accepted, w.outcomes.len());
     }
 
