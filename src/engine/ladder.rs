@@ -153,12 +153,14 @@ pub(super) fn rung_failed(watch: &mut Watch, why: String, turn: &mut Turn<'_>) {
     let next = rollback.step + 1;
     let goes_on = current_step(watch).is_some_and(|step| step.on_failure == OnFailure::Next);
     let is_last = usize::from(next) >= rollback.course.plan(watch).steps.len();
-    if !goes_on || is_last {
+    // The traffic is back; what is left undone is told with it.
+    let enough = rollback.course == Course::Back && rollback.moved;
+    if !goes_on || (is_last && !enough) {
         return end_failed(watch, why, NoticeReason::RollbackFailed, turn);
     }
     watch.record(turn.now, "rung_failed", why.clone());
     if let Some(rollback) = rollback_of(watch) {
-        rollback.failed = Some(why);
+        (rollback.failed, rollback.gap) = (Some(why), true);
     }
     go_on(watch, next, turn);
 }
@@ -209,7 +211,7 @@ pub(super) fn end_failed(watch: &mut Watch, why: String, told: NoticeReason, tur
 }
 
 fn end_of_plan(watch: &mut Watch, course: Course, failed: Option<String>, turn: &mut Turn<'_>) {
-    let moved = rollback_of(watch).is_some_and(|rollback| rollback.moved);
+    let (moved, gap) = rollback_of(watch).map_or((false, false), |rollback| (rollback.moved, rollback.gap));
     match course {
         Course::Back if moved => watch.start_recovery(turn),
         Course::Back => {
@@ -223,6 +225,10 @@ fn end_of_plan(watch: &mut Watch, course: Course, failed: Option<String>, turn: 
         }
         Course::DrillBack => watch.end(Outcome::Drilled { dry: false }, NoticeReason::Drilled, turn),
         Course::After => {
+            if gap {
+                watch.record(turn.now, "after_passed_failed", "not all of it could be done".into());
+                watch.notify(NoticeReason::AfterPassedFailed, turn);
+            }
             watch.end(Outcome::Passed { by_checks_only: watch.by_checks_only }, NoticeReason::Passed, turn);
         }
     }

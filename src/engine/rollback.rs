@@ -53,6 +53,8 @@ pub(super) struct Rollback {
     pub ordered: bool,
     /// A step that moves traffic is done.
     pub moved: bool,
+    /// A step could not be done, and the others went on without it.
+    pub gap: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -107,7 +109,17 @@ pub(super) enum AfterVerify {
 impl Rollback {
     pub fn new(course: Course, ordered: bool) -> Rollback {
         let stage = Stage::Waiting { until: Timestamp::from_millis(0) };
-        Rollback { course, step: 0, attempt: 0, stage, give_up_at: None, failed: None, ordered, moved: false }
+        Rollback {
+            course,
+            step: 0,
+            attempt: 0,
+            stage,
+            give_up_at: None,
+            failed: None,
+            ordered,
+            moved: false,
+            gap: false,
+        }
     }
 
     /// The preflight of a step begins.
@@ -131,6 +143,8 @@ impl Rollback {
 /// The breach is to be acted on.
 pub(super) fn start(watch: &mut Watch, told: NoticeReason, turn: &mut Turn<'_>) {
     let ordered = told == NoticeReason::OrderedActing;
+    // Whoever orders a rollback ends the pause with it.
+    watch.paused = None;
     let remedies = watch.remedies();
     let first = if remedies.is_empty() || ordered { String::new() } else { format!(", after {}", remedies.join(", ")) };
     watch.record(turn.now, "rolling_back", format!("to {}{first}", watch.way_back()));
@@ -193,8 +207,9 @@ pub(super) fn on_probed(watch: &mut Watch, id: &CommandId, reading: &ProbeReadin
     let remedy = current_step(watch).is_some_and(Step::is_remedy);
     // In a ramp the probe of "the active slot" cannot show a part of the traffic: the requests themselves do.
     let serves_a_part = !watch.share().is_all() && watch.new_cursor.rate.is_some_and(|rate| rate > 0.0);
+    let untouched = ladder::nothing_moved(watch);
     let Some(rollback) = rollback_of(watch) else { return false };
-    let (first_step, first_attempt) = (rollback.step == 0, rollback.attempt == 0);
+    let first_attempt = rollback.attempt == 0;
     match &mut rollback.stage {
         Stage::Preflight { probe, asked, again_at, .. } if asked.as_ref() == Some(id) => {
             *asked = None;
@@ -214,7 +229,7 @@ pub(super) fn on_probed(watch: &mut Watch, id: &CommandId, reading: &ProbeReadin
                     *probe = ProbeNeed::Satisfied;
                     ask(watch, turn);
                 }
-                ProbeReading::Shows(line) if *line == old_word && (fixed || !(first_step && first_attempt)) => {
+                ProbeReading::Shows(line) if *line == old_word && (fixed || !untouched) => {
                     // An earlier attempt (or an earlier step) has brought it about already.
                     let text = format!("the probe shows {line:?} already");
                     watch.record(turn.now, "step_applied", text.clone());
@@ -502,6 +517,10 @@ fn fail(watch: &mut Watch, why: String, turn: &mut Turn<'_>) {
 
 fn stuck(watch: &mut Watch, why: String, turn: &mut Turn<'_>) {
     settle_record(watch, StepOutcome::Stuck(why.clone()));
+    if current_step(watch).is_some_and(Step::is_remedy) {
+        // No traffic hangs on it, and it is not tried again: the next rung.
+        return ladder::rung_failed(watch, why, turn);
+    }
     let why = format!("stuck: {why}; a person must look whether it was applied");
     ladder::end_failed(watch, why, NoticeReason::Stuck, turn);
 }

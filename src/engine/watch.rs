@@ -272,7 +272,11 @@ impl Watch {
         if self.drill.is_some() {
             return Some(own);
         }
-        let own = self.paused.as_ref().map_or(own, |pause| own.min(pause.until));
+        let own = match (&self.phase, &self.paused) {
+            // Nothing is due but the pause's end and the readings.
+            (Phase::CuttingOver { .. } | Phase::Soaking { .. }, Some(pause)) => pause.until,
+            _ => own,
+        };
         Some(own.min(self.next_tick).min(self.next_health))
     }
 
@@ -295,7 +299,7 @@ impl Watch {
         }
         match &self.phase {
             Phase::CuttingOver { deadline } => {
-                if turn.now >= *deadline {
+                if turn.now >= *deadline && self.paused.is_none() {
                     self.settle_cut_over(turn);
                 }
             }

@@ -656,7 +656,7 @@ fn kamal_by_its_recipe_against_a_stub() {
     for (instance, why) in [
         ("checkout+v1.2+v1.3+other", "no step \"other\""),
         ("search+v1.2+v1.3+kamal", "no service search"),
-        ("checkout+v1.2", "not SERVICE+TO+FROM+STEP"),
+        ("checkout+v1.2", "not SERVICE+OLD+NEW+STEP"),
         ("checkout+--help+v1.3+kamal", "--help"),
     ] {
         let done = run(instance);

@@ -92,11 +92,7 @@ impl Executor {
                 env = exec.env.clone().into_iter().chain(env).collect();
                 (exec.argv.clone(), None)
             }
-            Action::Unit(_) => (
-                unit::command(&run.service, &run.to, run.env.get("FLIPBACK_NEW").map_or("", String::as_str), &run.step)
-                    .argv,
-                None,
-            ),
+            Action::Unit(_) => (unit::command(&run.service, &run.env, &run.step).argv, None),
             action => (own(dir), Some(Native { action: action.clone(), to: run.to.clone() })),
         };
         let serial = self.dir.join("serial").join(lock_file_name(&run.lock));

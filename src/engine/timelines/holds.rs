@@ -95,6 +95,31 @@ fn a_soak_is_extended_by_what_was_asked() {
     assert!(w.now >= BEGAN + Span::from_secs(420));
 }
 
+/// The cut-over is not given up while nothing is judged, and the loop does not spin on a deadline that waits.
+#[test]
+fn a_pause_before_the_cut_over_is_confirmed_holds_that_as_well() {
+    let mut w = World::new();
+    let _ = w.announce(announcement("blue", "green", "v2"));
+    let _ = w.hold(1, pause(5 * MINUTE));
+    w.run_for(Span::from_secs(120));
+    assert!(!w.outcomes.contains_key(&switch(1)), "{}", w.transcript());
+    let ahead = w.engine.next_deadline().unwrap();
+    assert!(ahead > w.now, "{ahead} is over");
+    w.routed = "green";
+    assert_eq!(w.run_to_end(1), "passed");
+}
+
+#[test]
+fn whoever_orders_a_rollback_ends_the_pause() {
+    let mut w = World::new();
+    let _ = w.switch("green", "v2");
+    w.run_for(Span::from_secs(30));
+    let _ = w.hold(1, pause(60 * MINUTE));
+    assert!(matches!(w.order(1), Answer::Done { .. }));
+    assert_eq!(w.run_to_end(1), "rolled_back_recovered");
+    assert!(w.now.since(BEGAN) < Span::from_secs(90), "{}", w.transcript());
+}
+
 /// Whatever the watch does, a verb is carried out or refused with its reason: never both, never nothing.
 #[test]
 fn every_verb_in_every_phase_has_one_answer() {

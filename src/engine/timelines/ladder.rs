@@ -191,6 +191,51 @@ fn what_was_turned_off_is_looked_after() {
     assert_eq!(w.notices.last().copied(), Some("drift"), "{}", w.transcript());
 }
 
+/// The shim of the flag's attempt died, and the flag is not off: no traffic hangs on it.
+#[test]
+fn a_remedy_that_left_no_result_does_not_keep_the_traffic() {
+    let mut w = laddered(vec![Step { probe: None, retry_safe: false, ..remedy(30) }, step("haproxy")]);
+    w.steps = [Does::Vanishes(false), Does::Works].into();
+    w.errors.insert("green", 0.10);
+    let _ = w.switch("green", "v2");
+    while w.ran.is_empty() {
+        assert!(w.step_once(BEGAN + Span::from_secs(60)));
+    }
+    w.restart();
+    assert_eq!(w.run_to_end(1), "rolled_back_recovered");
+    assert_eq!((w.ran.len(), w.routed), (2, "blue"), "{}", w.transcript());
+}
+
+#[test]
+fn traffic_that_somebody_else_moved_is_not_claimed() {
+    let mut w = laddered(vec![remedy(30), step("haproxy")]);
+    w.errors.insert("green", 0.10);
+    let _ = w.switch("green", "v2");
+    w.run_for(Span::from_secs(25));
+    // In the middle of the healing, by hand, and without a word.
+    w.probe_lies = Some(ProbeReading::Shows("blue".into()));
+    assert_eq!(w.run_to_end(1), "withheld");
+    assert!(w.transcript().contains("somebody else moved the traffic"), "{}", w.transcript());
+}
+
+#[test]
+fn what_is_left_undone_after_the_traffic_is_back_is_told_with_it() {
+    let jobs = || Step {
+        action: Action::Exec(Exec::new(["/bin/jobs", "$old"])),
+        probe: None,
+        retry_safe: false,
+        ..step("jobs")
+    };
+    let mut w = laddered(vec![step("haproxy"), Step { on_failure: OnFailure::Next, ..jobs() }]);
+    w.steps = [Does::Works, Does::Fails].into();
+    assert_eq!(bad(&mut w), "rolled_back_recovered");
+    assert!(said(&w, "rung_failed").contains("jobs"));
+    // Without that word it is a failure.
+    let mut w = laddered(vec![step("haproxy"), jobs()]);
+    w.steps = [Does::Works, Does::Fails].into();
+    assert_eq!(bad(&mut w), "rollback_failed");
+}
+
 // ---------------------------------------------------------------------- after a passed soak
 
 fn tear_down() -> Step {
@@ -266,4 +311,14 @@ fn whoever_only_looks_on_takes_nothing_down() {
     let _ = w.switch("green", "v2");
     assert_eq!(w.run_to_end(1), "passed");
     assert_eq!(w.ran.len(), 0);
+}
+
+#[test]
+fn what_could_not_be_done_after_a_passed_soak_is_told_though_the_rest_was() {
+    let first = Step { on_failure: OnFailure::Next, ..tear_down() };
+    let mut w = World::with(|s| s.after_passed.steps = vec![Step { name: "annotation".into(), ..first }, tear_down()]);
+    w.steps = [Does::Fails, Does::Works].into();
+    let _ = w.switch("green", "v2");
+    assert_eq!(w.run_to_end(1), "passed");
+    assert_eq!((w.ran.len(), w.notices.clone()), (2, vec!["after_passed_failed", "passed"]));
 }

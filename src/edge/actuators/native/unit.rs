@@ -2,6 +2,7 @@
 //! limits. The unit's name carries names only; what is run is read from the configuration, which root owns: who
 //! can start the unit chooses among the steps that are written there, and nothing else.
 
+use std::collections::BTreeMap;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
@@ -19,8 +20,10 @@ const UNIT: &str = "flipback-rollback@";
 const BETWEEN: char = '+';
 
 /// What starts the unit and waits for its end.
-pub fn command(service: &ServiceName, to: &Slot, from: &str, step: &str) -> Exec {
-    let instance = escape(&[service.as_str(), to.as_str(), from, step].join(&BETWEEN.to_string()));
+pub fn command(service: &ServiceName, env: &BTreeMap<String, String>, step: &str) -> Exec {
+    let of = |name: &str| env.get(name).map_or("", String::as_str);
+    let parts = [service.as_str(), of("FLIPBACK_OLD"), of("FLIPBACK_NEW"), step];
+    let instance = escape(&parts.join(&BETWEEN.to_string()));
     Exec::new([SYSTEMCTL, "start", "--wait", &format!("{UNIT}{instance}.service")])
 }
 
@@ -49,22 +52,22 @@ pub fn run(instance: &str, config: &Path) -> i32 {
 
 fn find(instance: &str, config: &Path) -> Result<(Exec, Variables), String> {
     let parts: Vec<&str> = instance.splitn(4, BETWEEN).collect();
-    let [service, to, from, step] = parts.as_slice() else {
-        return Err("the instance is not SERVICE+TO+FROM+STEP".into());
+    let [service, old, new, step] = parts.as_slice() else {
+        return Err("the instance is not SERVICE+OLD+NEW+STEP".into());
     };
     let settings = config::load(config, &Overrides::default()).map_err(|problems| problems.to_string())?;
     let known = settings.services.iter().find(|s| s.name.as_str() == *service);
     let service = known.ok_or_else(|| format!("there is no service {service} in {}", config.display()))?;
-    let (to, from) = (slot_of(service, to)?, slot_of(service, from)?);
+    let (old, new) = (slot_of(service, old)?, slot_of(service, new)?);
     let all = service.plan.steps.iter().chain(&service.after_passed.steps);
     for candidate in all.filter(|candidate| candidate.name == *step) {
         let Action::Unit(exec) = &candidate.action else { continue };
         let word = |slot: &Slot| candidate.words.get(slot).map_or(slot.as_str(), String::as_str).to_owned();
         let vars = Variables::from([
-            ("old_word", word(&to)),
-            ("new_word", word(&from)),
-            ("old", to.to_string()),
-            ("new", from.to_string()),
+            ("old_word", word(&old)),
+            ("new_word", word(&new)),
+            ("old", old.to_string()),
+            ("new", new.to_string()),
             ("service", service.name.to_string()),
         ]);
         return Ok((exec.resolve(&vars), vars));
@@ -94,6 +97,14 @@ fn escape(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_unit_is_named_by_the_attempts_own_words() {
+        let env = [("FLIPBACK_OLD", "v1"), ("FLIPBACK_NEW", "v2")].map(|(n, v)| (n.to_owned(), v.to_owned())).into();
+        let exec = command(&ServiceName::try_new("checkout").unwrap(), &env, "kamal");
+        let unit = "flipback-rollback@checkout\\x2bv1\\x2bv2\\x2bkamal.service";
+        assert_eq!(exec.argv, ["/usr/bin/systemctl", "start", "--wait", unit]);
+    }
 
     #[test]
     fn names_are_escaped_as_systemd_does() {
