@@ -154,7 +154,7 @@ pub(super) fn rung_failed(watch: &mut Watch, why: String, turn: &mut Turn<'_>) {
     let goes_on = current_step(watch).is_some_and(|step| step.on_failure == OnFailure::Next);
     let is_last = usize::from(next) >= rollback.course.plan(watch).steps.len();
     // The traffic is back; what is left undone is told with it.
-    let enough = rollback.course == Course::Back && rollback.moved;
+    let enough = rollback.course != Course::After && rollback.moved;
     if !goes_on || (is_last && !enough) {
         return end_failed(watch, why, NoticeReason::RollbackFailed, turn);
     }
@@ -197,9 +197,12 @@ pub(super) fn end_failed(watch: &mut Watch, why: String, told: NoticeReason, tur
     let Phase::RollingBack(rollback) = &watch.phase else { return };
     match rollback.course {
         Course::Back => watch.end(Outcome::RollbackFailed { why }, told, turn),
+        // Whatever failed: the traffic must not stay where it was only taken to practise.
+        Course::DrillThere if !nothing_moved(watch) => go_home(watch, Some(why), turn),
         Course::DrillThere => watch.end(Outcome::DrillFailed { why }, NoticeReason::DrillFailed, turn),
         Course::DrillBack => {
-            let why = format!("the traffic did not come home to {}: {why}", watch.announcement.new);
+            let before = rollback.spoilt.as_ref().map_or(String::new(), |why| format!("; and before that: {why}"));
+            let why = format!("the traffic did not come home to {}: {why}{before}", watch.announcement.new);
             watch.end(Outcome::DrillFailed { why }, NoticeReason::DrillFailed, turn);
         }
         Course::After => {
@@ -210,8 +213,17 @@ pub(super) fn end_failed(watch: &mut Watch, why: String, told: NoticeReason, tur
     }
 }
 
+/// The second half of a drill.
+fn go_home(watch: &mut Watch, spoilt: Option<String>, turn: &mut Turn<'_>) {
+    let why = spoilt.as_ref().map_or(String::new(), |why| format!(", though {why}"));
+    watch.record(turn.now, "drill_back", format!("to {}{why}", watch.announcement.new));
+    watch.phase = Phase::RollingBack(Rollback { spoilt, ..Rollback::new(Course::DrillBack, false) });
+    go_on(watch, 0, turn);
+}
+
 fn end_of_plan(watch: &mut Watch, course: Course, failed: Option<String>, turn: &mut Turn<'_>) {
-    let (moved, gap) = rollback_of(watch).map_or((false, false), |rollback| (rollback.moved, rollback.gap));
+    let Some(rollback) = rollback_of(watch) else { return };
+    let (moved, gap, spoilt) = (rollback.moved, rollback.gap, rollback.spoilt.clone());
     match course {
         Course::Back if moved => watch.start_recovery(turn),
         Course::Back => {
@@ -219,11 +231,13 @@ fn end_of_plan(watch: &mut Watch, course: Course, failed: Option<String>, turn: 
             end_failed(watch, why, NoticeReason::RollbackFailed, turn);
         }
         Course::DrillThere => {
-            watch.record(turn.now, "drill_back", format!("to {}", watch.announcement.new));
-            watch.phase = Phase::RollingBack(Rollback::new(Course::DrillBack, false));
-            go_on(watch, 0, turn);
+            let spoilt = gap.then(|| failed.unwrap_or_else(|| "not all of its steps could be done".into()));
+            go_home(watch, spoilt, turn);
         }
-        Course::DrillBack => watch.end(Outcome::Drilled { dry: false }, NoticeReason::Drilled, turn),
+        Course::DrillBack => match spoilt.or(gap.then(|| "not all of the steps home could be done".into())) {
+            Some(why) => watch.end(Outcome::DrillFailed { why }, NoticeReason::DrillFailed, turn),
+            None => watch.end(Outcome::Drilled { dry: false }, NoticeReason::Drilled, turn),
+        },
         Course::After => {
             if gap {
                 watch.record(turn.now, "after_passed_failed", "not all of it could be done".into());

@@ -55,6 +55,8 @@ pub(super) struct Rollback {
     pub moved: bool,
     /// A step could not be done, and the others went on without it.
     pub gap: bool,
+    /// A drill that failed on its way there, and goes home all the same.
+    pub spoilt: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -119,6 +121,7 @@ impl Rollback {
             ordered,
             moved: false,
             gap: false,
+            spoilt: None,
         }
     }
 

@@ -93,6 +93,28 @@ fn a_drill_that_does_not_come_home_says_so() {
     assert_eq!(w.engine.live_slot(&w.service.name), None, "nobody knows where it is now");
 }
 
+/// A step behind the one that moved the traffic fails: the traffic comes home, and the drill has failed.
+#[test]
+fn a_drill_that_fails_half_way_comes_home_first() {
+    let jobs = |on_failure| Step {
+        action: Action::Exec(Exec::new(["/bin/jobs", "$old"])),
+        probe: None,
+        retry_safe: false,
+        on_failure,
+        ..step("jobs")
+    };
+    for on_failure in [OnFailure::Stop, OnFailure::Next] {
+        let mut w = World::with(|s| s.plan.steps = vec![step("haproxy"), jobs(on_failure)]);
+        let _ = w.switch("green", "v2");
+        assert_eq!(w.run_to_end(1), "passed");
+        w.steps = [Does::Works, Does::Fails].into();
+        let _ = w.drill(true);
+        w.run_for(Span::from_secs(60));
+        assert_eq!((outcome(&w, 2).unwrap().as_str(), w.routed), ("drill_failed", "green"), "{}", w.transcript());
+        assert!(w.transcript().contains("step jobs: exit code 1"), "{}", w.transcript());
+    }
+}
+
 #[test]
 fn a_crash_in_a_real_drill_brings_the_traffic_home() {
     let mut w = lived();
