@@ -8,7 +8,7 @@ use toml::de::DeValue;
 use super::read::{absolute_path, refuse_inline};
 use super::service::SECOND;
 use super::slots::argv;
-use super::step::{by_slot, command, for_every_slot, known_variables, one_of, plain_name};
+use super::step::{by_slot, command, for_every_slot, known_variables, one_of, plain_name, slots_of};
 use super::table::{At, Table};
 use crate::domain::action::{
     Action, FileSet, Haproxy, HttpCall, HttpLook, HttpTarget, Look, Nginx, SecretHeader, Shows, SocketAddress, TakenOut,
@@ -146,19 +146,7 @@ fn haproxy(table: Table<'_, '_>, slots: Option<&Slots>) -> Option<Haproxy> {
 
 fn servers(at: &At<'_, '_>, slots: Option<&Slots>) -> Option<BTreeMap<Slot, Vec<String>>> {
     let mut all: BTreeMap<Slot, Vec<String>> = BTreeMap::new();
-    for (name, span, place) in at.table()?.entries() {
-        let slot = match Slot::try_new(name) {
-            Ok(slot) => slot,
-            Err(why) => {
-                place.source.problem(span, &place.path, why.to_string(), None);
-                continue;
-            }
-        };
-        if let Some(Slots::Named(known)) = slots
-            && !known.contains_key(&slot)
-        {
-            place.source.problem(span, &place.path, "is not a slot of this service", None);
-        }
+    for (slot, place) in slots_of(at, slots)? {
         let names: Vec<String> = match place.value.as_str() {
             Some(_) => plain_name(&place).into_iter().collect(),
             None => place.list()?.iter().filter_map(plain_name).collect(),

@@ -205,7 +205,16 @@ fn fixed(at: &At<'_, '_>, word: &str, slots: Option<&Slots>) -> Option<Expect> {
 
 /// A word for each slot.
 pub(super) fn by_slot(at: &At<'_, '_>, slots: Option<&Slots>, trim: bool) -> Option<BTreeMap<Slot, String>> {
-    let mut words = BTreeMap::new();
+    let word = |(slot, place): (Slot, At<'_, '_>)| {
+        let word = place.string()?;
+        Some((slot, if trim { word.trim().to_owned() } else { word.to_owned() }))
+    };
+    Some(slots_of(at, slots)?.into_iter().filter_map(word).collect())
+}
+
+/// The keys of a table that are slots of the service, with what stands there.
+pub(super) fn slots_of<'s, 't>(at: &At<'s, 't>, slots: Option<&Slots>) -> Option<Vec<(Slot, At<'s, 't>)>> {
+    let mut found = Vec::new();
     for (name, span, place) in at.table()?.entries() {
         match Slot::try_new(name) {
             Ok(slot) => {
@@ -213,21 +222,15 @@ pub(super) fn by_slot(at: &At<'_, '_>, slots: Option<&Slots>, trim: bool) -> Opt
                     && !known.contains_key(&slot)
                 {
                     let list: Vec<_> = known.keys().map(Slot::as_str).collect();
-                    place.source.problem(
-                        span,
-                        &place.path,
-                        "is not a slot of this service",
-                        Some(format!("its slots are {}", list.join(", "))),
-                    );
+                    let help = Some(format!("its slots are {}", list.join(", ")));
+                    place.source.problem(span, &place.path, "is not a slot of this service", help);
                 }
-                if let Some(word) = place.string() {
-                    words.insert(slot, if trim { word.trim().to_owned() } else { word.to_owned() });
-                }
+                found.push((slot, place));
             }
             Err(why) => place.source.problem(span, &place.path, why.to_string(), None),
         }
     }
-    Some(words)
+    Some(found)
 }
 
 /// Every slot must have its part, or a rollback to it finds nothing to do.

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::time::Duration;
 
-use crate::bench::{Bench, SOON, get, has, output, word};
+use crate::bench::{Bench, NGINX_RELOAD as RELOAD, SOON, get, has, output, word};
 use crate::stack::{Proc, free_port, program, wait_until};
 
 // ---------------------------------------------------------------------- HAProxy
@@ -192,11 +192,6 @@ fn a_drill_goes_there_and_back_and_is_recorded() {
 
 // ---------------------------------------------------------------------- nginx
 
-const NGINX: &str = "daemon off;\nmaster_process on;\npid @D@/nginx.pid;\nevents {}\nhttp { access_log off; client_body_temp_path @D@/t1; \
-    proxy_temp_path @D@/t2; fastcgi_temp_path @D@/t3; uwsgi_temp_path @D@/t4; scgi_temp_path @D@/t5;\n\
-    include @D@/up/*.conf;\nserver { listen 127.0.0.1:@FRONT@; location / { proxy_pass http://checkout; }\n\
-    location = /flipback-slot { return 200 \"$checkout_slot\\n\"; } } }\n";
-
 fn held(slot: &str, port: &str) -> String {
     format!("upstream checkout {{ server 127.0.0.1:{port}; }}\\nmap $host $checkout_slot {{ default {slot}; }}")
 }
@@ -211,24 +206,8 @@ fn nginx_step(blue: &str, test: &str, reload: &str) -> String {
 }
 
 const TEST: &str = "[\"@NGINX@\", \"-e\", \"@D@/err.log\", \"-p\", \"@D@\", \"-c\", \"@D@/nginx.conf\", \"-t\"]";
-const RELOAD: &str =
-    "[\"@NGINX@\", \"-e\", \"@D@/err.log\", \"-p\", \"@D@\", \"-c\", \"@D@/nginx.conf\", \"-s\", \"reload\"]";
-
 fn nginx(bench: &Bench) -> Proc {
-    fs::create_dir_all(bench.path("up")).unwrap();
-    bench.write("up/checkout.conf", &held("green", "@GREEN@").replace("\\n", "\n"));
-    bench.write("nginx.conf", NGINX);
-    let mut command = Command::new(program("nginx"));
-    command
-        .arg("-e")
-        .arg(bench.path("err.log"))
-        .arg("-p")
-        .arg(bench.dir.path())
-        .arg("-c")
-        .arg(bench.path("nginx.conf"));
-    let proc = Proc::start("nginx", bench.dir.path(), &mut command);
-    wait_until(SOON, "nginx serves green", || (get(bench.front, "/") == "green").then_some(()));
-    proc
+    bench.nginx(&held("green", "@GREEN@").replace("\\n", "\n"))
 }
 
 /// What is on disk is what is served, and nothing lies about.
@@ -259,7 +238,7 @@ fn an_nginx_that_refuses_or_ignores_the_new_file_gets_the_old_one_back() {
     let port = taken.local_addr().unwrap().port();
     let blue = held("blue", "@BLUE@");
     let busy = format!("{blue}\\nserver {{ listen 127.0.0.1:{port}; }}");
-    for (step, why) in [
+    let cases = [
         // A file that is no configuration, found by the test.
         (nginx_step("upstream checkout { server", TEST, RELOAD), "the test ("),
         // The same without a test: the reload itself refuses it.
@@ -270,17 +249,23 @@ fn an_nginx_that_refuses_or_ignores_the_new_file_gets_the_old_one_back() {
         (nginx_step(&busy, TEST, RELOAD), "still shows \"green\""),
         // A reload that is not allowed.
         (nginx_step(&blue, TEST, "[\"/bin/false\"]"), "the reload (/bin/false) ended with exit status: 1"),
-    ] {
-        let mut bench = Bench::new();
-        let nginx = nginx(&bench);
-        bench.start(&step);
-        let view = bench.rolled_back();
-        assert_eq!(word(&view), "rollback_failed", "{view:#}");
-        let said = output(&view);
-        assert!(said.contains(why) && said.contains("is back"), "{why}: {said}");
-        agrees(&bench, "green");
-        nginx.signal("-TERM");
-    }
+    ];
+    // Side by side: each waits for three attempts.
+    std::thread::scope(|scope| {
+        for (step, why) in &cases {
+            scope.spawn(move || {
+                let mut bench = Bench::new();
+                let nginx = nginx(&bench);
+                bench.start(step);
+                let view = bench.rolled_back();
+                assert_eq!(word(&view), "rollback_failed", "{view:#}");
+                let said = output(&view);
+                assert!(said.contains(why) && said.contains("is back"), "{why}: {said}");
+                agrees(&bench, "green");
+                nginx.signal("-TERM");
+            });
+        }
+    });
     drop(taken);
 }
 

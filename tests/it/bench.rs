@@ -68,7 +68,35 @@ pub struct Bench {
 const SLOTS: &str = "slots.blue = { health = { http = \"http://127.0.0.1:@BLUE@/\", timeout = \"2s\" } }\n\
     slots.green = { health = { http = \"http://127.0.0.1:@GREEN@/\", timeout = \"2s\" } }\n";
 
+/// A front, the slots' file, and a place that says which slot is served.
+const NGINX: &str = "daemon off;\nmaster_process on;\npid @D@/nginx.pid;\nevents {}\nhttp { access_log off; client_body_temp_path @D@/t1; \
+    proxy_temp_path @D@/t2; fastcgi_temp_path @D@/t3; uwsgi_temp_path @D@/t4; scgi_temp_path @D@/t5;\n\
+    include @D@/up/*.conf;\nserver { listen 127.0.0.1:@FRONT@; location / { proxy_pass http://checkout; }\n\
+    location = /flipback-slot { allow 127.0.0.1; deny all; return 200 \"$checkout_slot\\n\"; } } }\n";
+
+/// nginx's own way to be reloaded, as the configuration writes a command.
+pub const NGINX_RELOAD: &str =
+    "[\"@NGINX@\", \"-e\", \"@D@/err.log\", \"-p\", \"@D@\", \"-c\", \"@D@/nginx.conf\", \"-s\", \"reload\"]";
+
 impl Bench {
+    /// A real nginx that serves green, with this text in the slots' file.
+    pub fn nginx(&self, held: &str) -> Proc {
+        fs::create_dir_all(self.path("up")).unwrap();
+        self.write("up/checkout.conf", held);
+        self.write("nginx.conf", NGINX);
+        let mut command = Command::new(program("nginx"));
+        command
+            .arg("-e")
+            .arg(self.path("err.log"))
+            .arg("-p")
+            .arg(self.dir.path())
+            .arg("-c")
+            .arg(self.path("nginx.conf"));
+        let proc = Proc::start("nginx", self.dir.path(), &mut command);
+        wait_until(SOON, "nginx serves green", || (get(self.front, "/") == "green").then_some(()));
+        proc
+    }
+
     pub fn new() -> Bench {
         let dir = tempfile::Builder::new().prefix("flipback-act-").tempdir().unwrap();
         Bench { blue: app("blue"), green: app("green"), front: free_port(), daemon: None, slots: SLOTS.into(), dir }

@@ -14,7 +14,7 @@ use flipback::domain::plan::{Probe, ProbeReading, Step};
 use flipback::edge::actuators::{native, probe};
 use serde_json::{Value, json};
 
-use crate::bench::{Bench, SOON, get, has, output, request, word};
+use crate::bench::{Bench, NGINX_RELOAD, SOON, get, has, output, request, word};
 use crate::stack::{Proc, free_port, program, wait_until};
 use crate::stub::{Stub, merge};
 
@@ -141,7 +141,6 @@ fn haproxy_by_its_recipe() {
 #[test]
 fn nginx_by_its_recipe() {
     let mut bench = Bench::new();
-    fs::create_dir_all(bench.path("up")).unwrap();
     let text = recipe(
         "nginx",
         &[
@@ -150,33 +149,11 @@ fn nginx_by_its_recipe() {
             ("127.0.0.1:9002", "127.0.0.1:@GREEN@".into()),
             ("http://127.0.0.1/", "http://127.0.0.1:@FRONT@/".into()),
             // No systemd here: nginx's own way to be reloaded.
-            (
-                "[\"/usr/bin/systemctl\", \"reload\", \"nginx.service\"]",
-                "[\"@NGINX@\", \"-e\", \"@D@/err.log\", \"-p\", \"@D@\", \"-c\", \"@D@/nginx.conf\", \"-s\", \"reload\"]".into(),
-            ),
+            ("[\"/usr/bin/systemctl\", \"reload\", \"nginx.service\"]", NGINX_RELOAD.into()),
         ],
     );
-    bench.write(
-        "up/checkout.conf",
-        "upstream checkout { server 127.0.0.1:@GREEN@; }\nmap $host $checkout_slot { default green; }\n",
-    );
-    bench.write(
-        "nginx.conf",
-        "daemon off;\npid @D@/nginx.pid;\nevents {}\nhttp { access_log off; client_body_temp_path @D@/t1; proxy_temp_path @D@/t2;\n\
-         fastcgi_temp_path @D@/t3; uwsgi_temp_path @D@/t4; scgi_temp_path @D@/t5; include @D@/up/*.conf;\n\
-         server { listen 127.0.0.1:@FRONT@; location / { proxy_pass http://checkout; }\n\
-         location = /flipback-slot { allow 127.0.0.1; deny all; return 200 \"$checkout_slot\\n\"; } } }\n",
-    );
-    let mut command = Command::new(program("nginx"));
-    command
-        .arg("-e")
-        .arg(bench.path("err.log"))
-        .arg("-p")
-        .arg(bench.dir.path())
-        .arg("-c")
-        .arg(bench.path("nginx.conf"));
-    let nginx = Proc::start("nginx", bench.dir.path(), &mut command);
-    wait_until(SOON, "nginx serves", || (get(bench.front, "/") == "green").then_some(()));
+    let nginx =
+        bench.nginx("upstream checkout { server 127.0.0.1:@GREEN@; }\nmap $host $checkout_slot { default green; }\n");
     bench.start(&text);
     proven(&bench.rolled_back());
     assert_eq!(get(bench.front, "/"), "blue");

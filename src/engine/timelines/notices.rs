@@ -1,6 +1,7 @@
 //! One notice of each reason, as the engine makes it: what the mails are tested with.
 
 use super::*;
+use crate::domain::drill::Found;
 use crate::domain::notice::Notice;
 
 impl World {
@@ -26,6 +27,35 @@ fn good(change: impl FnOnce(&mut World)) -> World {
     let mut w = World::new();
     let _ = w.switch("green", "v2");
     change(&mut w);
+    w
+}
+
+fn laddered(change: impl FnOnce(&mut World)) -> World {
+    let mut w = World::with(|s| s.plan.steps = vec![remedy(60), step("haproxy")]);
+    w.errors.insert("green", 0.10);
+    change(&mut w);
+    let _ = w.switch("green", "v2");
+    w
+}
+
+fn tried(found: Found, text: &str) -> Tried {
+    Tried { what: "step haproxy".into(), took: Span::from_millis(12), found, text: text.into() }
+}
+
+fn practised(change: impl FnOnce(&mut World), real: bool) -> World {
+    let mut w = good(|_| {});
+    w.run_to_end(1);
+    change(&mut w);
+    let _ = w.drill(real);
+    w
+}
+
+fn after(change: impl FnOnce(&mut World)) -> World {
+    let tear_down =
+        || Step { action: Action::Exec(Exec::new(["/bin/tear-down", "$old"])), probe: None, ..step("tear down") };
+    let mut w = World::with(|s| s.after_passed.steps = vec![tear_down()]);
+    change(&mut w);
+    let _ = w.switch("green", "v2");
     w
 }
 
@@ -90,6 +120,12 @@ fn all() -> Vec<Notice> {
     held_back.run_to_end(1);
     held_back.run_for(Span::from_mins(15));
     let _ = held_back.switch("green", "v3");
+    let mut paused = away();
+    let _ = paused.hold(1, Hold::Pause { lasts: Span::from_secs(600) });
+    let mut ends_early = World::new();
+    ends_early.routed = "green";
+    let old_until = Some(BEGAN + Span::from_secs(60));
+    let _ = ends_early.announce(Announcement { old_until, ..announcement("blue", "green", "v2") });
     vec![
         drift.notice("drift"),
         ordered.notice("ordered_acting"),
@@ -118,6 +154,16 @@ fn all() -> Vec<Notice> {
         good(|w| w.prom = Prom::Absent).notice("unjudged"),
         superseded.notice("superseded"),
         cancelled.notice("cancelled"),
+        laddered(|w| w.cured_by_flag = Some("green")).notice("healed"),
+        laddered(|_| {}).notice("breached_acting"),
+        practised(|w| w.tried = vec![tried(Found::Good, "the socket takes orders")], false).notice("drilled"),
+        practised(|w| w.tried = vec![tried(Found::Broken, "permission denied")], false).notice("drill_failed"),
+        practised(|_| {}, true).notice("drilled"),
+        practised(|w| w.steps = [Does::Works, Does::Fails, Does::Fails, Does::Fails].into(), true)
+            .notice("drill_failed"),
+        after(|w| w.steps = [Does::Fails].into()).notice("after_passed_failed"),
+        paused.notice("paused"),
+        ends_early.notice("old_ends_early"),
         evidence(0.3).notice("thin"),
         evidence(100.0).notice("rolled_back_recovered"),
     ]
