@@ -10,7 +10,7 @@ use crate::domain::signal::Signal;
 use crate::domain::switch::Kind;
 use crate::domain::switch::{ServiceName, SwitchId};
 use crate::domain::time::Timestamp;
-use crate::domain::verdict::{Evidence, Outcome, SignalState};
+use crate::domain::verdict::{Evidence, SignalState};
 use crate::domain::view::WatchView;
 use crate::edge::api::types::Status;
 use crate::journal::{Reader, WatchFilter};
@@ -158,7 +158,7 @@ fn list(global: &Global, watches: &[WatchView]) {
         let result = w.outcome.as_ref().map_or_else(|| w.verdict.to_string(), |o| o.word().to_owned());
         table.add_row([
             w.id.to_string(),
-            if is_drill(w) {
+            if w.is_drill() {
                 format!("drill: {} → {} and home", w.switch.new, w.switch.old)
             } else {
                 format!("{} {} → {}", flag_of(w), w.switch.old, w.switch.new).trim().to_owned()
@@ -178,10 +178,6 @@ fn flag_of(w: &WatchView) -> String {
         Kind::Flag(flag) => format!(" flag {flag}:"),
         Kind::Traffic => String::new(),
     }
-}
-
-fn is_drill(w: &WatchView) -> bool {
-    w.switch.source == "drill" || matches!(w.outcome, Some(Outcome::Drilled { .. } | Outcome::DrillFailed { .. }))
 }
 
 fn text(w: &WatchView) -> String {

@@ -62,6 +62,14 @@ pub struct WatchView {
     pub runbook: Option<String>,
 }
 
+impl WatchView {
+    /// An exercise, not a switch.
+    pub fn is_drill(&self) -> bool {
+        let ended = matches!(self.outcome, Some(Outcome::Drilled { .. } | Outcome::DrillFailed { .. }));
+        self.phase == PhaseWord::Drilling || ended
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Breach {
     pub at: Timestamp,

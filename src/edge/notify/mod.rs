@@ -1,5 +1,6 @@
 //! Telling people: the durable outbox, and mail.
 
+mod drill;
 pub mod email;
 pub mod outbox;
 pub mod render;

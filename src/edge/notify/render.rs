@@ -6,6 +6,7 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::{AutoEscape, Environment, UndefinedBehavior};
 use serde::Serialize;
 
+use super::drill;
 use super::words::{advice, command, explains, headline, status};
 use crate::domain::baseline::Quality;
 use crate::domain::notice::{Notice, NoticeReason, Severity};
@@ -122,12 +123,14 @@ fn page(notice: &Notice, queries: &[ShownQuery], host: &str) -> Page {
         },
         headline: headline(notice),
         answers: answers(notice, &breached),
-        signals: evidence.iter().map(|e| signal_row(e, w)).collect(),
-        facts: facts(w),
+        // A drill reads nothing.
+        signals: if w.is_drill() { Vec::new() } else { evidence.iter().map(|e| signal_row(e, w)).collect() },
+        facts: if w.is_drill() { Vec::new() } else { facts(w) },
         steps: w.steps.iter().map(step_row).collect(),
         timeline: w.timeline.iter().rev().take(25).rev().map(|e| (e.at.to_string(), told(e))).collect(),
         queries: queries
             .iter()
+            .filter(|_| !w.is_drill())
             .map(|q| ShownQuery { name: tame(&q.name, 80), query: tame(&q.query, 2000), ..q.clone() })
             .collect(),
         command: command(notice),
@@ -150,6 +153,9 @@ fn subject_of(w: &WatchView) -> String {
 }
 
 fn way(w: &WatchView) -> String {
+    if w.is_drill() {
+        return format!("{} {} → {} and home", subject_of(w), w.switch.new, w.switch.old);
+    }
     format!("{} {} → {}", subject_of(w), w.switch.old, w.switch.new)
 }
 
@@ -223,9 +229,9 @@ fn answers(notice: &Notice, breached: &[&Evidence]) -> Vec<(String, String)> {
             say("What was done", format!("{by}; no traffic was moved"));
             say("Did it work", format!("yes: {}", recovery(w)));
         }
-        Some(Outcome::Drilled { .. }) => say("What was done", drilled(w)),
+        Some(Outcome::Drilled { .. }) => say("What was done", drill::done(w)),
         Some(Outcome::DrillFailed { why }) => {
-            say("What was done", drilled(w));
+            say("What was done", drill::done(w));
             say("Did it work", format!("no: {why}"));
         }
         Some(Outcome::RolledBackRecovered) => {
@@ -311,11 +317,6 @@ fn done(w: &WatchView) -> String {
         let what = if proven { "moved back" } else { "tried to move back" };
         format!("{what} to {}: {}", w.back_to, steps.join(", "))
     }
-}
-
-fn drilled(w: &WatchView) -> String {
-    let tried = w.timeline.iter().filter(|e| e.kind.starts_with("tried")).count();
-    if w.steps.is_empty() { format!("{tried} checks; nothing was moved") } else { done(w) }
 }
 
 fn recovery(w: &WatchView) -> String {
