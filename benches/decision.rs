@@ -1,7 +1,8 @@
 //! From decision to the command's own start: engine, synced commit of the intent, directory of the attempt, shim, mark
 //! before the fork, fork. The same command without any of it stands beside it.
 //!
-//! `cargo bench --bench decision` prints milliseconds; the state directory is below the working directory, so that its
+//! `cargo bench --profile dev --bench decision` prints milliseconds (the profile of the tests, so that nothing is built
+//! twice); the state directory is below the working directory, so that its
 //! disk is the one that is measured (DECISION_DIR chooses another).
 #![allow(
     clippy::unwrap_used,
