@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::brakes::Book;
 use super::control::Neighbour;
+use super::ladder;
 use super::message::{Command, CommandId};
 use super::rollback::{self, Rollback};
 use super::sight::{Cursor, Sight};
@@ -392,9 +393,14 @@ impl Watch {
             self.new_health_asked = None;
             self.new_alive.checked(turn.now, reading);
             if let Phase::Recovering(recovering) = &mut self.phase
-                && recovering.healing.is_some()
+                && let Some(rollback) = &recovering.healing
             {
                 recovering.last_health = Some(reading.clone());
+                if self.new_alive.down(self.service.policy.limits.ticks) {
+                    // It died meanwhile: no remedy is waited for.
+                    let rollback = rollback.clone();
+                    return ladder::not_healed(self, rollback, turn);
+                }
             }
             self.judge_alive(turn);
         } else if self.old_health_asked.as_ref().is_some_and(|asked| asked.id == *id) {

@@ -169,6 +169,17 @@ fn an_order_during_the_healing_moves_the_traffic_at_once() {
 }
 
 #[test]
+fn a_slot_that_dies_during_the_healing_is_not_waited_for() {
+    let mut w = laddered(vec![remedy(600), step("haproxy")]);
+    w.errors.insert("green", 0.10);
+    let _ = w.switch("green", "v2");
+    w.run_for(Span::from_secs(25));
+    w.sick.insert("green");
+    w.run_for(Span::from_secs(20));
+    assert_eq!(w.routed, "blue", "{}", w.transcript());
+}
+
+#[test]
 fn a_crash_in_the_middle_of_the_healing_goes_on_with_it() {
     let mut w = laddered(vec![remedy(60), step("haproxy")]);
     w.cured_by_flag = Some("green");
