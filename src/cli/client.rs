@@ -7,7 +7,9 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::{Global, exit};
+use crate::domain::view::WatchView;
 use crate::edge::api::types::Envelope;
+use crate::edge::secret::first_line;
 
 /// Longer than any route takes.
 const TIMEOUT: Duration = Duration::from_secs(70);
@@ -48,9 +50,7 @@ impl Client {
             reqwest::Client::builder().timeout(TIMEOUT).no_proxy().redirect(reqwest::redirect::Policy::none());
         let (builder, base, token, place) = match (&global.url, &global.token_file) {
             (Some(url), Some(file)) => {
-                let token =
-                    std::fs::read_to_string(file).map_err(|error| usage(format!("{}: {error}", file.display())))?;
-                let token = token.lines().next().unwrap_or_default().trim().to_owned();
+                let token = first_line(file).map_err(usage)?;
                 (builder, url.trim_end_matches('/').to_owned(), Some(token), url.clone())
             }
             _ => {
@@ -126,6 +126,11 @@ fn may_connect(socket: &Path) -> Result<(), Trouble> {
             Err(Trouble { code: exit::UNREACHABLE, text, unreachable: true })
         }
     }
+}
+
+/// One watch as the daemon has it, by a client of its own: the socket may be another daemon's by now.
+pub fn watch(global: &Global, id: &str) -> Result<WatchView, Trouble> {
+    Client::new(global)?.get(&format!("/api/v1/watches/{}", path_part(id)))
 }
 
 /// A text as one part of a path.

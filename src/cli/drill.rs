@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use serde_json::json;
 
-use super::client::{Client, Trouble, path_part};
+use super::client::{self, Client, Trouble, path_part};
 use super::{Global, Output, exit, print, print_json};
 use crate::domain::plan::{AttemptState, StepOutcome};
 use crate::domain::verdict::Outcome;
@@ -46,8 +46,7 @@ pub fn run(global: &Global, args: &DrillArgs) -> i32 {
     eprintln!("flipback: {id} is under way");
     let began = Instant::now();
     loop {
-        let view: Result<WatchView, Trouble> =
-            Client::new(global).and_then(|client| client.get(&format!("/api/v1/watches/{}", path_part(&id))));
+        let view = client::watch(global, &id);
         match view {
             Ok(view) if view.outcome.is_some() => return tell(global, &view),
             // The daemon may be starting anew: the drill goes on with it.

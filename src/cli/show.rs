@@ -2,7 +2,7 @@
 
 use comfy_table::{ContentArrangement, Table};
 
-use super::client::{Client, Trouble, path_part};
+use super::client::{self, Client, Trouble, path_part};
 use super::{Global, Output, exit, print, print_json};
 use crate::domain::baseline::{Baseline, Quality};
 use crate::domain::plan::{AttemptState, StepOutcome};
@@ -86,8 +86,7 @@ pub fn history(global: &Global, service: Option<&str>, limit: u32) -> i32 {
 }
 
 pub fn one(global: &Global, id: &str) -> i32 {
-    let asked: Result<WatchView, Trouble> =
-        Client::new(global).and_then(|client| client.get(&format!("/api/v1/watches/{}", path_part(id))));
+    let asked = client::watch(global, id);
     let view = match asked {
         Ok(view) => view,
         Err(trouble) if trouble.unreachable => {

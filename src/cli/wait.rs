@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::client::{Client, Trouble, path_part};
+use super::client;
 use super::show::one_in_words;
 use super::{Global, Output, exit, print_json};
 use crate::domain::time::{Span, Timestamp};
@@ -64,9 +64,7 @@ fn follow(
     let began = Instant::now();
     let mut down_since: Option<Instant> = None;
     loop {
-        // A client of its own each time: the socket may be another daemon's by now.
-        let view: Result<WatchView, Trouble> =
-            Client::new(global).and_then(|client| client.get(&format!("/api/v1/watches/{}", path_part(id))));
+        let view = client::watch(global, id);
         match view {
             Ok(view) => {
                 if down_since.take().is_some() {

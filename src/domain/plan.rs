@@ -5,12 +5,17 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::action::{Action, Exec, Look};
-use super::switch::{Slot, SwitchId};
+use super::action::{Action, Exec, Look, Variables};
+use super::switch::{ServiceName, Slot, SwitchId};
 use super::time::{Span, Timestamp};
 
 /// A step that failed three times will not heal by itself; call a person.
 pub const STEP_ATTEMPTS_MAX: u8 = 3;
+
+/// Steps of a drill's way home are numbered from here, and those after a passed soak from there: an attempt's id is
+/// used once, over all that a watch may run.
+pub const HOME_STEPS: u8 = 64;
+pub const AFTER_STEPS: u8 = 128;
 
 /// The plan of a service. Empty in services that are only watched.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -49,6 +54,24 @@ impl Step {
         self.heals_within.is_some()
     }
 
+    /// What its variables stand for where traffic goes to `old`, as a rollback calls it.
+    pub fn variables(&self, service: &ServiceName, old: &Slot, new: &Slot) -> Variables {
+        let word = |slot: &Slot| self.words.get(slot).map_or(slot.as_str(), String::as_str).to_owned();
+        Variables::from([
+            ("old_word", word(old)),
+            ("new_word", word(new)),
+            ("old", old.to_string()),
+            ("new", new.to_string()),
+            ("service", service.to_string()),
+        ])
+    }
+
+    /// With every variable in its place, in the action and in the probe.
+    pub fn resolve(&self, vars: &Variables) -> Step {
+        let probe = self.probe.as_ref().map(|probe| probe.resolve(vars));
+        Step { action: self.action.resolve(vars), probe, ..self.clone() }
+    }
+
     /// Its probe, where that shows which slot has the traffic.
     pub fn probe_of_slots(&self) -> Option<&Probe> {
         self.probe.as_ref().filter(|probe| !matches!(probe.expect, Expect::Fixed(_)))
@@ -84,6 +107,12 @@ pub struct Probe {
     /// the slot's own word where they differ.
     pub expect: Expect,
     pub timeout: Span,
+}
+
+impl Probe {
+    pub fn resolve(&self, vars: &Variables) -> Probe {
+        Probe { look: self.look.resolve(vars), ..self.clone() }
+    }
 }
 
 /// How a probe's line names a slot.

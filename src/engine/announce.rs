@@ -141,10 +141,9 @@ impl Engine {
         if self.watches.len() >= OPEN_MAX {
             return Answer::Conflict { text: format!("{OPEN_MAX} watches are open already") };
         }
-        self.switches += 1;
-        let id = format!("{}-{}", a.service, self.switches);
-        let Ok(id) = SwitchId::try_new(id) else {
-            return Answer::Refused { field: "service".into(), text: "the name is too long for a switch id".into() };
+        let id = match self.new_id(&a.service) {
+            Ok(id) => id,
+            Err(text) => return Answer::Refused { field: "service".into(), text },
         };
         let armed = self.is_armed(&a.service);
         let quarantine = self.brakes.quarantine(now, a);

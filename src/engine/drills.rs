@@ -10,12 +10,10 @@ use super::ladder::{self, Course};
 use super::message::{Answer, Command, CommandId};
 use super::rollback::Rollback;
 use super::watch::{Drill, Phase, Turn, Watch};
-use crate::domain::action::Variables;
 use crate::domain::drill::{Found, Rehearsal, Tried};
 use crate::domain::notice::NoticeReason;
-use crate::domain::plan::{Probe, Step};
 use crate::domain::service::{Service, Slots};
-use crate::domain::switch::{Announcement, Lane, ServiceName, Slot, SwitchId};
+use crate::domain::switch::{Announcement, Lane, ServiceName, Slot};
 use crate::domain::time::{Span, Timestamp};
 use crate::domain::verdict::Outcome;
 
@@ -42,9 +40,9 @@ impl Engine {
             Ok(way) => way,
             Err(text) => return Answer::Conflict { text },
         };
-        self.switches += 1;
-        let Ok(id) = SwitchId::try_new(format!("{name}-{}", self.switches)) else {
-            return Answer::Conflict { text: "the name is too long for a switch id".into() };
+        let id = match self.new_id(name) {
+            Ok(id) => id,
+            Err(text) => return Answer::Conflict { text },
         };
         let announcement = Announcement::of(name.clone(), other.clone(), live.clone(), "drill");
         let mut watch = Watch::new(now, id.clone(), announcement, service, None, Ok(other.clone()));
@@ -169,7 +167,7 @@ impl Watch {
             }
             Slots::Versions => BTreeMap::new(),
         };
-        let steps = self.service.plan.steps.iter().map(|step| resolved(step, &ladder::variables(self, step))).collect();
+        let steps = self.service.plan.steps.iter().map(|step| step.resolve(&ladder::variables(self, step))).collect();
         let ask = Rehearsal {
             service: self.service.name.clone(),
             live: self.drill.is_some_and(|drill| drill.knows_live).then(|| self.announcement.new.clone()),
@@ -203,9 +201,4 @@ impl Watch {
             self.end(Outcome::DrillFailed { why: broken.join("; ") }, NoticeReason::DrillFailed, turn);
         }
     }
-}
-
-fn resolved(step: &Step, vars: &Variables) -> Step {
-    let probe = step.probe.as_ref().map(|probe| Probe { look: probe.look.resolve(vars), ..probe.clone() });
-    Step { action: step.action.resolve(vars), probe, ..step.clone() }
 }

@@ -1,7 +1,7 @@
 //! An operator holds a watch: paused, it judges nothing; extended, it goes on for longer.
 
 use super::Engine;
-use super::message::{Answer, Command, CommandId, Hold};
+use super::message::{Answer, Command, Hold};
 use super::watch::{Phase, Turn, Watch};
 use crate::domain::notice::NoticeReason;
 use crate::domain::switch::SwitchId;
@@ -23,19 +23,11 @@ impl Engine {
         said: &str,
         commands: &mut Vec<Command>,
     ) -> Answer {
-        let mut answer = Answer::NotFound { text: self.no_watch(switch) };
-        self.with(now, &CommandId { switch: switch.clone(), n: 0 }, commands, |watch, turn| {
-            let done = match hold {
-                Hold::Pause { lasts } => watch.pause(lasts, said, turn),
-                Hold::Resume => watch.resume(said, turn),
-                Hold::Extend { longer } => watch.extend(longer, said, turn),
-            };
-            answer = match done {
-                Ok(text) => Answer::Done { text },
-                Err(text) => Answer::Conflict { text },
-            };
-        });
-        answer
+        self.upon(now, switch, commands, |watch, turn| match hold {
+            Hold::Pause { lasts } => watch.pause(lasts, said, turn),
+            Hold::Resume => watch.resume(said, turn),
+            Hold::Extend { longer } => watch.extend(longer, said, turn),
+        })
     }
 }
 
@@ -100,7 +92,7 @@ impl Watch {
 
     fn must_soak(&self, what: &str) -> Result<(), String> {
         match &self.phase {
-            Phase::CuttingOver { .. } | Phase::Soaking { .. } if self.drill.is_none() => Ok(()),
+            Phase::CuttingOver { .. } | Phase::Soaking { .. } => Ok(()),
             Phase::Ended { outcome, .. } => Err(format!("{} has ended: {outcome}", self.id)),
             _ => Err(format!("{} cannot be {what}: it is {}", self.id, self.phase_word().as_str())),
         }

@@ -8,9 +8,8 @@ use super::rollback::{Rollback, ask, current_step, rollback_of};
 use super::watch::{Phase, Turn, Watch};
 use crate::domain::action::Variables;
 use crate::domain::notice::NoticeReason;
-use crate::domain::plan::{Expect, OnFailure, Plan, Step, When};
+use crate::domain::plan::{AFTER_STEPS, Expect, HOME_STEPS, OnFailure, Plan, Step, When};
 use crate::domain::switch::Slot;
-use crate::domain::time::Span;
 use crate::domain::verdict::{Outcome, Withheld};
 
 /// What a plan is run for.
@@ -32,8 +31,8 @@ impl Course {
     pub fn index(self, step: u8) -> u8 {
         step + match self {
             Course::Back | Course::DrillThere => 0,
-            Course::DrillBack => 64,
-            Course::After => 128,
+            Course::DrillBack => HOME_STEPS,
+            Course::After => AFTER_STEPS,
         }
     }
 
@@ -69,14 +68,7 @@ pub(super) fn variables(watch: &Watch, step: &Step) -> Variables {
     let (to, from) = way(watch);
     let after = matches!(&watch.phase, Phase::RollingBack(r) if r.course == Course::After);
     let (old, new) = if after { (from, to) } else { (to, from) };
-    let word = |slot: &Slot| step.words.get(slot).map_or(slot.as_str(), String::as_str).to_owned();
-    Variables::from([
-        ("old_word", word(&old)),
-        ("new_word", word(&new)),
-        ("old", old.to_string()),
-        ("new", new.to_string()),
-        ("service", watch.announcement.service.to_string()),
-    ])
+    step.variables(&watch.announcement.service, &old, &new)
 }
 
 /// What the probe is to show once the step is done.
@@ -92,7 +84,7 @@ pub(super) fn go_on(watch: &mut Watch, step: u8, turn: &mut Turn<'_>) {
     let Phase::RollingBack(Rollback { course, failed, ordered, .. }) = &watch.phase else { return };
     let (course, failed, ordered) = (*course, failed.clone(), *ordered);
     let mut index = step;
-    loop {
+    let limit = loop {
         let Some(next) = course.plan(watch).steps.get(usize::from(index)).cloned() else {
             return end_of_plan(watch, course, failed, turn);
         };
@@ -103,11 +95,10 @@ pub(super) fn go_on(watch: &mut Watch, step: u8, turn: &mut Turn<'_>) {
             _ if next.when == When::AfterFailure && failed.is_none() => Some("nothing failed before it"),
             _ => None,
         };
-        let Some(why) = left_out else { break };
+        let Some(why) = left_out else { break next.limit };
         watch.record(turn.now, "step_left_out", format!("{}: {why}", next.name));
         index += 1;
-    }
-    let limit = course.plan(watch).steps.get(usize::from(index)).and_then(|step| step.limit);
+    };
     let Some(rollback) = rollback_of(watch) else { return };
     rollback.enter(index, limit, turn.now);
     ask(watch, turn);
@@ -116,17 +107,11 @@ pub(super) fn go_on(watch: &mut Watch, step: u8, turn: &mut Turn<'_>) {
 /// It is done and its wait is over.
 pub(super) fn step_is_over(watch: &mut Watch, turn: &mut Turn<'_>) {
     let Phase::RollingBack(rollback) = &watch.phase else { return };
-    let next = rollback.step + 1;
-    match current_step(watch).and_then(|step| step.heals_within) {
-        Some(within) => heal(watch, within, turn),
-        None => go_on(watch, next, turn),
-    }
-}
-
-fn heal(watch: &mut Watch, within: Span, turn: &mut Turn<'_>) {
-    let Phase::RollingBack(rollback) = &watch.phase else { return };
     let rollback = rollback.clone();
-    watch.start_healing(rollback, within, turn);
+    match current_step(watch).and_then(|step| step.heals_within) {
+        Some(within) => watch.start_healing(rollback, within, turn),
+        None => go_on(watch, rollback.step + 1, turn),
+    }
 }
 
 /// The remedy did not help in its time: the next rung.
@@ -182,14 +167,8 @@ pub(super) fn give_up(watch: &mut Watch, why: Withheld, turn: &mut Turn<'_>) {
 /// Whether no step that moves traffic has begun in this course.
 pub(super) fn nothing_moved(watch: &Watch) -> bool {
     let Phase::RollingBack(Rollback { course, .. }) = &watch.phase else { return false };
-    let steps = &course.plan(watch).steps;
-    !watch.steps.iter().any(|record| {
-        let step = steps
-            .iter()
-            .enumerate()
-            .find(|(i, _)| u8::try_from(*i).is_ok_and(|i| course.index(i) == record.attempt.step));
-        step.is_some_and(|(_, step)| !step.is_remedy())
-    })
+    let begun = |step: u8| watch.steps.iter().any(|record| record.attempt.step == course.index(step));
+    !course.plan(watch).steps.iter().zip(0..).any(|(step, i)| !step.is_remedy() && begun(i))
 }
 
 /// The last word of a course that failed.

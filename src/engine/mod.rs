@@ -399,14 +399,7 @@ impl Engine {
         by: &str,
         commands: &mut Vec<Command>,
     ) -> Answer {
-        let mut answer = Answer::NotFound { text: self.no_watch(switch) };
-        self.with(now, &CommandId { switch: switch.clone(), n: 0 }, commands, |watch, turn| {
-            answer = match watch.on_answered(approve, by, turn) {
-                Ok(text) => Answer::Done { text },
-                Err(text) => Answer::Conflict { text },
-            };
-        });
-        answer
+        self.upon(now, switch, commands, |watch, turn| watch.on_answered(approve, by, turn))
     }
 
     fn arm(
@@ -455,28 +448,45 @@ impl Engine {
         why: &str,
         commands: &mut Vec<Command>,
     ) -> Answer {
-        let mut answer = Answer::NotFound { text: self.no_watch(switch) };
-        self.with(now, &CommandId { switch: switch.clone(), n: 0 }, commands, |watch, turn| {
+        self.upon(now, switch, commands, |watch, turn| {
             if watch.drill.is_some() && matches!(watch.phase, watch::Phase::RollingBack(_)) {
-                let text = format!("{switch} moves traffic: it goes home first; disarm stops it where it is");
-                answer = Answer::Conflict { text };
-                return;
+                return Err(format!("{switch} moves traffic: it goes home first; disarm stops it where it is"));
             }
             if matches!(watch.phase, watch::Phase::RollingBack(_)) {
-                let text = format!("{switch} is being rolled back: disarm stops it before its next step");
-                answer = Answer::Conflict { text };
-                return;
+                return Err(format!("{switch} is being rolled back: disarm stops it before its next step"));
             }
             if matches!(&watch.phase, watch::Phase::Recovering(recovering) if recovering.healing.is_none()) {
-                let text = format!("{switch} was rolled back already; whether it recovers is known within minutes");
-                answer = Answer::Conflict { text };
-                return;
+                return Err(format!("{switch} was rolled back already; whether it recovers is known within minutes"));
             }
             let why = said(by, why);
             watch.end(Outcome::Cancelled { why }, crate::domain::notice::NoticeReason::Cancelled, turn);
-            answer = Answer::Done { text: format!("{switch} cancelled; no traffic was moved") };
+            Ok(format!("{switch} cancelled; no traffic was moved"))
+        })
+    }
+
+    /// A person's word upon one open watch or drill: what was done, or why not.
+    fn upon(
+        &mut self,
+        now: Timestamp,
+        switch: &SwitchId,
+        commands: &mut Vec<Command>,
+        act: impl FnOnce(&mut Watch, &mut Turn<'_>) -> Result<String, String>,
+    ) -> Answer {
+        let mut answer = Answer::NotFound { text: self.no_watch(switch) };
+        self.with(now, &CommandId { switch: switch.clone(), n: 0 }, commands, |watch, turn| {
+            answer = match act(watch, turn) {
+                Ok(text) => Answer::Done { text },
+                Err(text) => Answer::Conflict { text },
+            };
         });
         answer
+    }
+
+    /// An id that was never given out.
+    fn new_id(&mut self, service: &ServiceName) -> Result<SwitchId, String> {
+        self.switches += 1;
+        let id = SwitchId::try_new(format!("{service}-{}", self.switches));
+        id.map_err(|_| "the name is too long for a switch id".to_owned())
     }
 
     fn no_watch(&self, switch: &SwitchId) -> String {

@@ -2,7 +2,7 @@
 
 use super::Engine;
 use super::ladder::Course;
-use super::message::{Answer, Command, CommandId};
+use super::message::{Answer, Command};
 use super::rollback;
 use super::watch::{Phase, Turn, Watch};
 use crate::domain::notice::NoticeReason;
@@ -77,9 +77,9 @@ impl Engine {
         if !self.is_armed(name) {
             return conflict(format!("{name} is disarmed: flipback arm {name} first"));
         }
-        self.switches += 1;
-        let Ok(id) = SwitchId::try_new(format!("{name}-{}", self.switches)) else {
-            return conflict("the name is too long for a switch id".into());
+        let id = match self.new_id(name) {
+            Ok(id) => id,
+            Err(text) => return conflict(text),
         };
         let announcement =
             Announcement { event_id: None, source: format!("order over {switch}"), ..past.announcement.clone() };
@@ -94,11 +94,9 @@ impl Engine {
     }
 
     fn order_open(&mut self, now: Timestamp, switch: &SwitchId, said: &str, commands: &mut Vec<Command>) -> Answer {
-        let mut answer = Answer::NotFound { text: self.no_watch(switch) };
-        self.with(now, &CommandId { switch: switch.clone(), n: 0 }, commands, |watch, turn| {
+        self.upon(now, switch, commands, |watch, turn| {
             let name = &watch.service.name;
             let refusal = match (&watch.phase, &watch.target) {
-                _ if watch.drill.is_some() => Some(format!("{switch} is a drill: nothing is to be rolled back")),
                 (Phase::Recovering(recovering), Ok(_)) if recovering.healing.is_some() && turn.armed => None,
                 (Phase::RollingBack(rollback), _) if rollback.course == Course::After => {
                     Some(format!("{switch} has passed, and its last steps run; order it when it has ended"))
@@ -114,15 +112,14 @@ impl Engine {
                 _ if !turn.armed => Some(format!("{name} is disarmed: flipback arm {name} first")),
                 (Phase::CuttingOver { .. } | Phase::Soaking { .. } | Phase::Asking { .. }, Ok(_)) => None,
             };
-            answer = match refusal {
-                Some(text) => Answer::Conflict { text },
+            match refusal {
+                Some(text) => Err(text),
                 None => {
                     start(watch, said, turn);
-                    Answer::Done { text: format!("{switch}: rolling back to {}", watch.way_back()) }
+                    Ok(format!("{switch}: rolling back to {}", watch.way_back()))
                 }
-            };
-        });
-        answer
+            }
+        })
     }
 }
 

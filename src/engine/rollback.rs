@@ -379,7 +379,7 @@ pub(super) fn on_started(watch: &mut Watch, turn: &mut Turn<'_>) {
 
 /// The variables of the plan put in their places.
 pub(super) fn resolve_probe(watch: &Watch, step: &Step, probe: &Probe) -> Probe {
-    Probe { look: probe.look.resolve(&ladder::variables(watch, step)), ..probe.clone() }
+    probe.resolve(&ladder::variables(watch, step))
 }
 
 // ---------------------------------------------------------------------- helpers

@@ -22,7 +22,7 @@ use tokio_util::task::TaskTracker;
 use crate::config::settings::DetectorSettings;
 use crate::config::{self, Overrides, Settings};
 use crate::domain::action::Variables;
-use crate::domain::plan::{Expect, HealthReading, Probe, ProbeReading, Step};
+use crate::domain::plan::{Expect, HealthReading, ProbeReading, Step};
 use crate::domain::service::{Service, SlotSpec, Slots};
 use crate::domain::switch::ServiceName;
 use crate::domain::time::Span;
@@ -442,10 +442,7 @@ async fn check_service(service: &Service, health: &HealthChecker) -> Vec<Finding
 /// Every step of the service, and whether its probe shows slots. `$service` has its value; slots have none yet.
 fn with_plans(service: &Service) -> Vec<(Step, bool)> {
     let vars = Variables::from([("service", service.name.to_string())]);
-    let resolved = |step: &Step| {
-        let probe = step.probe.as_ref().map(|p| Probe { look: p.look.resolve(&vars), ..p.clone() });
-        Step { action: step.action.resolve(&vars), probe, ..step.clone() }
-    };
+    let resolved = |step: &Step| step.resolve(&vars);
     let flags = service.flags.values().flat_map(|plan| &plan.steps).map(|step| (resolved(step), false));
     let after = service.after_passed.steps.iter().map(|step| (resolved(step), false));
     service.plan.steps.iter().map(|step| (resolved(step), true)).chain(flags).chain(after).collect()

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use flipback::config;
 use flipback::domain::action::{Action, Variables};
-use flipback::domain::plan::{Probe, ProbeReading, Step};
+use flipback::domain::plan::{ProbeReading, Step};
 use flipback::edge::actuators::{native, probe};
 use serde_json::{Value, json};
 
@@ -53,10 +53,7 @@ fn steps_of(bench: &Bench, text: &str) -> Vec<Step> {
     let settings =
         config::load(&bench.path("alone.toml"), &config::Overrides::default()).unwrap_or_else(|e| panic!("{e}"));
     let vars = Variables::from([("old", "blue".into()), ("new", "green".into()), ("service", "checkout".into())]);
-    let resolved = |step: &Step| {
-        let probe = step.probe.as_ref().map(|p| Probe { look: p.look.resolve(&vars), ..p.clone() });
-        Step { action: step.action.resolve(&vars), probe, ..step.clone() }
-    };
+    let resolved = |step: &Step| step.resolve(&vars);
     settings.services[0].plan.steps.iter().chain(&settings.services[0].after_passed.steps).map(resolved).collect()
 }
 

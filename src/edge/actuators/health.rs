@@ -5,6 +5,7 @@ use std::io;
 use tokio::net::TcpStream;
 
 use super::command;
+use super::native::http::root;
 use crate::domain::plan::{HealthCheck, HealthReading};
 
 /// Asks slots over HTTP: no redirects, no proxy from the environment, no connection kept between
@@ -82,15 +83,6 @@ fn io_cause(error: &reqwest::Error) -> Option<&io::Error> {
         cause = error.source();
     }
     None
-}
-
-/// The innermost cause: "Connection refused" rather than "error sending request".
-fn root(error: &reqwest::Error) -> String {
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(next) = cause.source() {
-        cause = next;
-    }
-    cause.to_string()
 }
 
 #[cfg(test)]

@@ -36,11 +36,16 @@ async fn printed(exec: &Exec, timeout: Span) -> Result<String, String> {
     if !finished.status.success() {
         return Err(format!("{exec} ended with {}", finished.status));
     }
-    let mut lines = finished.stdout.lines().map(str::trim).filter(|line| !line.is_empty());
+    only_line(&finished.stdout).map_err(|why| format!("{exec} printed {why}"))
+}
+
+/// The one line of a text, trimmed, or what there is instead.
+pub fn only_line(text: &str) -> Result<String, &'static str> {
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
     match (lines.next(), lines.next()) {
         (Some(line), None) => Ok(line.to_owned()),
-        (None, _) => Err(format!("{exec} printed nothing")),
-        (Some(_), Some(_)) => Err(format!("{exec} printed more than one line")),
+        (None, _) => Err("nothing"),
+        (Some(_), Some(_)) => Err("more than one line"),
     }
 }
 

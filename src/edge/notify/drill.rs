@@ -1,11 +1,8 @@
 //! What a drill's notice says: which checks were made, or where the traffic went and how long that took.
 
-use crate::domain::plan::{StepOutcome, StepRecord};
+use crate::domain::plan::{HOME_STEPS, StepOutcome, StepRecord};
 use crate::domain::time::Span;
 use crate::domain::view::WatchView;
-
-/// Attempts of the way home are numbered from here.
-const HOME: u8 = 64;
 
 pub fn done(w: &WatchView) -> String {
     if w.steps.is_empty() {
@@ -14,7 +11,8 @@ pub fn done(w: &WatchView) -> String {
         let checks = if tried.len() == 1 { "one check".to_owned() } else { format!("{} checks", tried.len()) };
         return format!("{checks}, nothing was moved: {}", tried.join("; "));
     }
-    let (home, there): (Vec<&StepRecord>, Vec<&StepRecord>) = w.steps.iter().partition(|s| s.attempt.step >= HOME);
+    let (home, there): (Vec<&StepRecord>, Vec<&StepRecord>) =
+        w.steps.iter().partition(|s| s.attempt.step >= HOME_STEPS);
     let there = format!("{} → {}: {}", w.switch.new, w.switch.old, told(&there));
     if home.is_empty() { there } else { format!("{there}; and home: {}", told(&home)) }
 }

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::domain::action::{HttpCall, HttpLook, HttpTarget, Shows};
 use crate::domain::time::Span;
+use crate::edge::actuators::probe::only_line;
 use crate::edge::secret;
 
 /// A probe's answer: a Kubernetes object of the largest kind is 1.5 MiB.
@@ -54,23 +55,19 @@ pub async fn look(look: &HttpLook, timeout: Span) -> Result<String, String> {
         return Ok(value.to_str().map_err(|_| format!("{url}: {name} is not text"))?.trim().to_owned());
     }
     let text = body(answer).await?;
-    let json = || serde_json::from_str::<Value>(&text).map_err(|error| format!("{url}: not JSON: {error}"));
+    let json = match (&look.shows, look.require.is_empty()) {
+        (Shows::Header(_) | Shows::Body, true) => Value::Null,
+        _ => serde_json::from_str(&text).map_err(|error| format!("{url}: not JSON: {error}"))?,
+    };
     for (pointer, wanted) in &look.require {
-        let found = at(&json()?, pointer).unwrap_or_else(|| "missing".into());
+        let found = at(&json, pointer).unwrap_or_else(|| "missing".into());
         if found != *wanted {
             return Ok(format!("{pointer} is {found}, not {wanted}"));
         }
     }
     match &look.shows {
-        Shows::Pointer(pointer) => at(&json()?, pointer).ok_or_else(|| format!("{url} has nothing at {pointer}")),
-        Shows::Header(_) | Shows::Body => {
-            let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-            match (lines.next(), lines.next()) {
-                (Some(line), None) => Ok(line.to_owned()),
-                (None, _) => Err(format!("{url} answers with nothing")),
-                (Some(_), Some(_)) => Err(format!("{url} answers with more than one line")),
-            }
-        }
+        Shows::Pointer(pointer) => at(&json, pointer).ok_or_else(|| format!("{url} has nothing at {pointer}")),
+        Shows::Header(_) | Shows::Body => only_line(&text).map_err(|why| format!("{url} answers with {why}")),
     }
 }
 
@@ -78,7 +75,7 @@ pub async fn look(look: &HttpLook, timeout: Span) -> Result<String, String> {
 fn at(json: &Value, pointer: &str) -> Option<String> {
     match json.pointer(pointer)? {
         Value::String(text) => Some(text.clone()),
-        Value::Bool(_) | Value::Number(_) => Some(json.pointer(pointer)?.to_string()),
+        value @ (Value::Bool(_) | Value::Number(_)) => Some(value.to_string()),
         Value::Null | Value::Array(_) | Value::Object(_) => None,
     }
 }

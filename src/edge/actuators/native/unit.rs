@@ -62,14 +62,7 @@ fn find(instance: &str, config: &Path) -> Result<(Exec, Variables), String> {
     let all = service.plan.steps.iter().chain(&service.after_passed.steps);
     for candidate in all.filter(|candidate| candidate.name == *step) {
         let Action::Unit(exec) = &candidate.action else { continue };
-        let word = |slot: &Slot| candidate.words.get(slot).map_or(slot.as_str(), String::as_str).to_owned();
-        let vars = Variables::from([
-            ("old_word", word(&old)),
-            ("new_word", word(&new)),
-            ("old", old.to_string()),
-            ("new", new.to_string()),
-            ("service", service.name.to_string()),
-        ]);
+        let vars = candidate.variables(&service.name, &old, &new);
         return Ok((exec.resolve(&vars), vars));
     }
     Err(format!("{} has no step {step:?} with run_as = \"unit\"", service.name))
