@@ -33,7 +33,7 @@ impl Recovering {
             custom: &[],
         });
         let seen = &mut self.seen;
-        if self.rule.any_above() {
+        if self.hurt.iter().any(|signal| self.rule.is_above(signal)) {
             (seen.ticks_fine, seen.requests) = (0, 0.0);
             seen.error_rate = counts.rate().or(seen.error_rate);
         } else if counts.requests() > 0.0 {

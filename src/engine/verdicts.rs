@@ -8,12 +8,13 @@ use super::watch::{Phase, Recovering, Turn, Watch};
 use crate::domain::baseline::{Baseline, Quality};
 use crate::domain::notice::NoticeReason;
 use crate::domain::plan::HealthReading;
-use crate::domain::policy::{Mode, Policy, RuleKind};
+use crate::domain::policy::Mode;
+use crate::domain::signal::Signal;
 use crate::domain::switch::RollbackSafety;
 use crate::domain::time::{Span, Timestamp};
 use crate::domain::verdict::{Evidence, Outcome, SignalState, Verdict, Withheld};
 use crate::domain::view::{Breach, Recovery};
-use crate::judge::Rule;
+use crate::judge::threshold::Threshold;
 use crate::planted::{self, Bug};
 
 /// `passed` needs this share of the soak to have been seen.
@@ -267,7 +268,7 @@ impl Watch {
     fn recover(&mut self, within: Span, healing: Option<Rollback>, turn: &Turn<'_>) -> Timestamp {
         let policy = &self.service.policy;
         // Whether users are served again is no question of evidence: the plain rule, from fresh counts.
-        let mut rule = Rule::new(&Policy { rule: RuleKind::Threshold, ..policy.clone() });
+        let mut rule = Threshold::new(policy.limits.clone(), policy.warm_up);
         if let Some(baseline) = self.baseline() {
             rule.with_baseline(baseline);
         }
@@ -276,7 +277,10 @@ impl Watch {
         let least = self.tick.times(u64::from(RECOVERED_TICKS) + 2) + self.clock.settle;
         let deadline = turn.now + within.max(least);
         self.recovery = Some(seen.clone());
-        self.phase = Phase::Recovering(Box::new(Recovering { deadline, healing, rule, seen, last_health: None }));
+        let mut hurt = vec![Signal::ErrorRate];
+        let above = |state| matches!(state, SignalState::Breached | SignalState::Above);
+        hurt.extend(self.rule.evidence().into_iter().filter(|e| above(e.state)).map(|e| e.signal));
+        self.phase = Phase::Recovering(Box::new(Recovering { deadline, healing, rule, hurt, seen, last_health: None }));
         deadline
     }
 

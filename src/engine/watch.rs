@@ -13,13 +13,14 @@ use crate::domain::baseline::Baseline;
 use crate::domain::notice::NoticeReason;
 use crate::domain::plan::{HealthReading, ProbeReading, StepRecord};
 use crate::domain::service::Service;
-use crate::domain::signal::{Observation, SourceClock};
+use crate::domain::signal::{Observation, Signal, SourceClock};
 use crate::domain::switch::{Announcement, Kind, Percent, Slot, SwitchId};
 use crate::domain::time::{Span, Timestamp};
 use crate::domain::verdict::{Evidence, Outcome, Withheld};
 use crate::domain::view::{Breach, Pause, Recovery, TimelineEvent};
 use crate::judge::Rule;
 use crate::judge::alive::Alive;
+use crate::judge::threshold::Threshold;
 
 /// A first answer's stretch may be off by this much and still be the switch's.
 const SKEW_TOLD_MS: i64 = 1000;
@@ -59,7 +60,10 @@ pub(super) struct Recovering {
     /// After a remedy it is the new slot that must be well, and this goes on if it is not.
     pub healing: Option<Rollback>,
     /// Judges the old slot by the same limits, from fresh counts.
-    pub rule: Rule,
+    pub rule: Threshold,
+    /// What must be below its limit again: the error rate, and what the rollback was for. A slot that
+    /// had no traffic for a while is slow at first; that is told, and no reason to call it "still bad".
+    pub hurt: Vec<Signal>,
     pub seen: Recovery,
     pub last_health: Option<HealthReading>,
 }

@@ -238,6 +238,16 @@ impl Threshold {
             || self.customs.iter().any(|c| c.run.ticks > 0)
     }
 
+    /// Whether this signal stood above its limit at the last tick.
+    pub fn is_above(&self, signal: &Signal) -> bool {
+        match signal {
+            Signal::ErrorRate => self.errors.run.ticks > 0,
+            Signal::Latency(q) => self.latencies.iter().any(|l| l.quantile == *q && l.run.ticks > 0),
+            Signal::Custom(name) => self.customs.iter().any(|c| c.name == *name && c.run.ticks > 0),
+            Signal::Traffic | Signal::Alive => false, // no limits of their own
+        }
+    }
+
     pub fn breached_since(&self) -> Option<Timestamp> {
         let errors = match self.errors.breached {
             Some(BreachedBy::Run) => self.errors.run.since,

@@ -332,6 +332,20 @@ fn moved_back_but_still_bad_is_not_recovered() {
     );
 }
 
+/// Cold caches: users have no errors any more, and "still bad" would send people after the wrong thing.
+#[test]
+fn a_slot_that_is_slow_after_its_rest_has_recovered_from_errors() {
+    let mut w = World::new();
+    w.slowness.insert("blue", 3.0);
+    bad_release(&mut w);
+    assert_eq!(w.notices.last().copied(), Some("rolled_back_recovered"), "{}", w.transcript());
+    // What the rollback was for must be below its limit again.
+    let mut w = World::new();
+    w.slowness.extend([("blue", 3.0), ("green", 3.0)]);
+    let _ = w.switch("green", "v2");
+    assert_eq!(w.run_to_end(1), "rolled_back_not_recovered", "{}", w.transcript());
+}
+
 /// Three good ticks of 15 s do not fit into 30 s: that is no sign of a sick slot.
 #[test]
 fn a_recovery_has_time_for_its_ticks_however_little_was_configured() {
