@@ -104,13 +104,17 @@ fn text(bundle: &Bundle) -> String {
     }
     out.push_str("\nNotices\n");
     for n in &bundle.notices {
-        let fate = match (&n.delivered_at, &n.given_up_at, &n.error) {
-            (Some(at), ..) => format!("delivered at {at}"),
-            (None, Some(at), error) => format!("given up at {at}: {}", error.clone().unwrap_or_default()),
-            (None, None, Some(error)) => format!("not delivered yet after {} tries: {error}", n.tries),
-            (None, None, None) => "not delivered yet".into(),
-        };
-        out.push_str(&format!("  {} {} decided at {}, {fate}\n", n.key, word(&n.reason), n.decided_at));
+        out.push_str(&format!("  {} {} decided at {}\n", n.key, word(&n.reason), n.decided_at));
+        for d in &n.deliveries {
+            let fate = match (&d.delivered_at, &d.given_up_at, &d.error) {
+                (Some(at), ..) => format!("delivered at {at}"),
+                (None, Some(at), error) => format!("given up at {at}: {}", error.clone().unwrap_or_default()),
+                (None, None, Some(error)) => format!("not delivered yet after {} tries: {error}", d.tries),
+                (None, None, None) => "not delivered yet".into(),
+            };
+            let nth = if d.nth > 0 { format!(" (reminder {})", d.nth) } else { String::new() };
+            out.push_str(&format!("    {}{nth}: {fate}\n", d.channel));
+        }
     }
     out.push_str("\nJournal (input ⇒ decisions; older ones may be pruned)\n");
     for e in &bundle.entries {

@@ -1,7 +1,5 @@
-//! `[brakes]` and `[fallback]`: how often flipback acts by itself, and who is told when mail does not go.
+//! `[brakes]`: how often flipback acts by itself.
 
-use super::settings::FallbackSettings;
-use super::slots::argv;
 use super::table::{At, Table};
 use crate::domain::brakes::{Brake, Brakes};
 use crate::domain::time::Span;
@@ -26,18 +24,4 @@ fn brake(at: Option<At<'_, '_>>, default: Brake) -> Option<Brake> {
         .and_then(|at| at.duration(Span::from_mins(1)..=Span::from_mins(7 * 24 * 60), "a brake must hold for a while"));
     table.finish();
     Some(Brake { most: most?, within: within? })
-}
-
-pub(super) fn fallback(table: Table<'_, '_>) -> Option<FallbackSettings> {
-    let exec = table.need("exec", "exec = [\"/usr/local/bin/page-somebody\"]").and_then(|at| argv(&at, &[]));
-    let after = table
-        .get("after")
-        .and_then(|at| at.duration(Span::from_secs(10)..=Span::from_mins(24 * 60), "a page must be seen the same day"))
-        .unwrap_or(Span::from_mins(5));
-    let timeout = table
-        .get("timeout")
-        .and_then(|at| at.duration(Span::from_secs(1)..=Span::from_mins(5), "the next notice waits for it"))
-        .unwrap_or(Span::from_secs(30));
-    table.finish();
-    Some(FallbackSettings { exec: exec?, after, timeout })
 }

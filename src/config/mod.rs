@@ -4,6 +4,7 @@ mod action;
 mod brakes;
 mod detect;
 mod metrics;
+mod notify;
 mod problem;
 mod read;
 pub mod service;

@@ -7,11 +7,12 @@ use std::path::PathBuf;
 use toml::de::DeTable;
 
 use super::brakes;
+use super::notify;
 use super::problem::{Problem, Problems};
 use super::service;
 use super::settings::{
-    ApiSettings, EmailSettings, LogFormat, LogSettings, MailLogin, MailTls, PrometheusAuth, PrometheusSettings,
-    Settings,
+    ApiSettings, DigestSettings, EmailSettings, LogFormat, LogSettings, MailLogin, MailTls, PrometheusAuth,
+    PrometheusSettings, Settings,
 };
 use super::table::{At, Source, Table, slip_or_all};
 use super::webhook;
@@ -64,7 +65,9 @@ fn settings(root: &Table<'_, '_>, source: &Source<'_>) -> Option<Settings> {
     let log = root.get("log").map_or(Some(default_log()), |at| at.table().map(log));
     let brakes = root.get("brakes").map_or(Some(Brakes::default()), |at| at.table().and_then(brakes::brakes));
     let drills = root.get("drills").map_or(Some(Some(DRILLS.into())), |at| at.table().and_then(drills));
-    let fallback = root.get("fallback").map(|at| at.table().and_then(brakes::fallback));
+    let email = email.map_or(Some(None), |e| e.map(Some));
+    let notify = notify::notify(root, email.as_ref().and_then(Option::as_ref));
+    let digest = root.get("digest").map_or(Some(None), |at| at.table().and_then(digest));
     let templates = root.get("metrics").and_then(|at| at.table()).map(templates).unwrap_or_default();
     let list = root.need("service", "add a [[service]] table for each service to watch").and_then(|at| at.list());
     let (mut services, mut detectors) = (Vec::new(), Vec::new());
@@ -102,12 +105,13 @@ fn settings(root: &Table<'_, '_>, source: &Source<'_>) -> Option<Settings> {
     Some(Settings {
         state_dir,
         prometheus: prometheus?,
-        email: email.map_or(Some(None), |e| e.map(Some))?,
+        email: email?,
+        notify: notify?,
+        digest: digest?,
         api: api?,
         log: log?,
         brakes: brakes?,
         drills: drills?,
-        fallback: fallback.map_or(Some(None), |f| f.map(Some))?,
         services,
         detectors,
         webhooks: webhooks?,
@@ -128,11 +132,16 @@ fn known_controls(service: &Service, at: &At<'_, '_>, all: &[Service]) {
 }
 
 fn finish_root(root: &Table<'_, '_>, source: &Source<'_>) {
-    const KNOWN: [&str; 11] = [
+    const KNOWN: [&str; 16] = [
         "state_dir",
         "prometheus",
         "email",
+        "receiver",
+        "route",
         "fallback",
+        "notify",
+        "links",
+        "digest",
         "api",
         "log",
         "brakes",
@@ -200,16 +209,8 @@ pub(super) fn refuse_inline(table: &Table<'_, '_>, key: &'static str, file_key: 
 fn email(table: Table<'_, '_>) -> Option<EmailSettings> {
     let smarthost = table.need("smarthost", "smarthost = \"127.0.0.1:25\"").and_then(|at| host_port(&at));
     let from = table.need("from", "from = \"flipback@example.org\"").and_then(|at| address(&at));
-    let to_at = table.need("to", "to = [\"oncall@example.org\"]");
-    let to: Option<Vec<String>> = to_at.as_ref().and_then(|at| {
-        let all: Vec<String> = at.list()?.iter().filter_map(address).collect();
-        if all.is_empty() {
-            at.problem("names nobody", Some("name at least one address"));
-        } else if all.len() > 50 {
-            at.problem("has more than 50 addresses", Some("use a mailing list"));
-        }
-        Some(all)
-    });
+    let to = table.get("to").map_or(Some(Vec::new()), |at| addresses(&at));
+    let ca_file = table.get("ca_file").and_then(|at| absolute_path(&at));
     let tls = table.get("tls").and_then(|at| {
         at.word(&[("none", MailTls::None), ("starttls", MailTls::StartTls), ("implicit", MailTls::Implicit)])
     });
@@ -242,7 +243,37 @@ fn email(table: Table<'_, '_>) -> Option<EmailSettings> {
     let (host, port) = smarthost?;
     let loopback = host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
     let tls = tls.unwrap_or(if loopback { MailTls::None } else { MailTls::StartTls });
-    Some(EmailSettings { host, port, tls, from: from?, to: to?, login, timeout })
+    Some(EmailSettings { host, port, tls, from: from?, to: to?, login, ca_file, timeout })
+}
+
+pub(super) fn addresses(at: &At<'_, '_>) -> Option<Vec<String>> {
+    let all: Vec<String> = at.list()?.iter().filter_map(address).collect();
+    if all.is_empty() {
+        at.problem("names nobody", Some("name at least one address"));
+    } else if all.len() > 50 {
+        at.problem("has more than 50 addresses", Some("use a mailing list"));
+    }
+    Some(all)
+}
+
+/// `[digest]`: when the days or weeks behind are summed up.
+fn digest(table: Table<'_, '_>) -> Option<Option<DigestSettings>> {
+    let help = "six fields, seconds first, UTC: \"0 0 7 * * 1\" is Mondays at 07:00";
+    let cron = table.need("cron", "cron = \"0 0 7 * * 1\"").and_then(|at| {
+        let text = at.string()?;
+        if !crate::edge::schedule::is_schedule(text) {
+            let shown: String = text.chars().take(60).collect();
+            at.problem(format!("{shown:?} is no schedule"), Some(help));
+            return None;
+        }
+        Some(text.to_owned())
+    });
+    let covers = table
+        .get("covers")
+        .and_then(|at| at.duration(Span::from_mins(60)..=Span::from_mins(35 * 24 * 60), "a month at most"))
+        .unwrap_or(Span::from_mins(7 * 24 * 60));
+    table.finish();
+    Some(Some(DigestSettings { cron: cron?, covers }))
 }
 
 /// `[drills]`: when the ways back are practised without moving traffic.

@@ -10,6 +10,7 @@ use super::slots::slots;
 use super::step::{Purpose, flags, plan};
 use super::table::{At, Table};
 use crate::domain::plan::{Plan, Step};
+use crate::domain::policy::AskDefault;
 use crate::domain::policy::{
     Alpha, Bound, CustomLimit, Limits, Mode, Policy, Ratio, RuleKind, Share, TailNull, WarmUp,
 };
@@ -73,6 +74,11 @@ pub(super) fn read(
     let ask_timeout = time("ask_timeout", Span::from_mins(10), Span::from_mins(24 * 60));
     let confirm_within = time("confirm_within", Span::from_secs(60), Span::from_mins(60));
     let recover_within = time("recover_within", Span::from_mins(3), Span::from_mins(120));
+    let ask_default = table
+        .get("ask_default")
+        .and_then(|at| at.word(&[("hold", AskDefault::Hold), ("roll_back", AskDefault::RollBack)]))
+        .unwrap_or_default();
+    let notify_opened = table.get("notify_opened").and_then(|at| at.boolean()).unwrap_or(false);
     let notify_passed = table.get("notify_passed").and_then(|at| at.boolean()).unwrap_or(true);
     let (mut cells_min, mut requests_min) = (8, 1000.0);
     if let Some(t) = table.get("baseline").and_then(|at| at.table()) {
@@ -112,11 +118,13 @@ pub(super) fn read(
             warm_up,
             limits: limits?,
             ask_timeout,
+            ask_default,
             confirm_within,
             recover_within,
             baseline_cells_min: cells_min,
             baseline_requests_min: requests_min,
             notify_passed,
+            notify_opened,
         },
         plan: way_back?,
         after_passed: after_passed?,

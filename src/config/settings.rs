@@ -10,6 +10,7 @@ use crate::domain::service::Service;
 use crate::domain::switch::{ServiceName, Slot};
 use crate::domain::time::Span;
 use crate::edge::hooks::Encoding;
+use crate::edge::notify::route::Route;
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
@@ -21,8 +22,8 @@ pub struct Settings {
     pub brakes: Brakes,
     /// When dry drills are made (UTC, six fields); `None`: never by themselves.
     pub drills: Option<String>,
-    /// What is run when a page does not get out by mail.
-    pub fallback: Option<FallbackSettings>,
+    pub notify: NotifySettings,
+    pub digest: Option<DigestSettings>,
     pub services: Vec<Service>,
     /// Where switches are noticed that nobody announced.
     pub detectors: Vec<DetectorSettings>,
@@ -129,8 +130,90 @@ pub struct EmailSettings {
     pub from: String,
     pub to: Vec<String>,
     pub login: Option<MailLogin>,
+    /// Certificates to trust beside the system's.
+    pub ca_file: Option<PathBuf>,
     /// Limit of one delivery, from connecting to the server's last word.
     pub timeout: Span,
+}
+
+/// Who is told what.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct NotifySettings {
+    pub receivers: Vec<ReceiverSettings>,
+    /// `None`: nobody; notices are in the log.
+    pub route: Option<Route>,
+    /// What is run when a page does not get out.
+    pub fallback: Option<FallbackSettings>,
+    /// A directory of templates in place of the built-in ones.
+    pub templates: Option<PathBuf>,
+    pub links: LinkSettings,
+}
+
+/// Addresses with variables in them.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LinkSettings {
+    pub grafana: Option<String>,
+    pub status_page: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct ReceiverSettings {
+    pub name: String,
+    pub channels: Vec<ChannelSettings>,
+    /// Whether it hears that a trouble is over, wherever the route would send that.
+    pub send_resolved: bool,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum ChannelSettings {
+    Email {
+        to: Vec<String>,
+    },
+    /// The address is the secret.
+    Slack {
+        url_file: PathBuf,
+        channel: Option<String>,
+    },
+    Teams {
+        url_file: PathBuf,
+    },
+    Pagerduty {
+        routing_key_file: PathBuf,
+        url: String,
+    },
+    Alertmanager {
+        url: String,
+    },
+    Webhook {
+        url: String,
+        secret_file: PathBuf,
+    },
+    Command {
+        exec: Exec,
+        timeout: Span,
+    },
+}
+
+impl ChannelSettings {
+    pub fn word(&self) -> &'static str {
+        match self {
+            ChannelSettings::Email { .. } => "email",
+            ChannelSettings::Slack { .. } => "slack",
+            ChannelSettings::Teams { .. } => "teams",
+            ChannelSettings::Pagerduty { .. } => "pagerduty",
+            ChannelSettings::Alertmanager { .. } => "alertmanager",
+            ChannelSettings::Webhook { .. } => "webhook",
+            ChannelSettings::Command { .. } => "command",
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DigestSettings {
+    /// UTC, six fields.
+    pub cron: String,
+    /// How far it looks back.
+    pub covers: Span,
 }
 
 /// A command that gets the notice on its standard input.

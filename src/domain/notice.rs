@@ -36,6 +36,8 @@ pub struct Notice {
 pub enum NoticeReason {
     /// Breached; the rollback begins.
     BreachedActing,
+    /// The watch began.
+    Opened,
     /// A person ordered the rollback; it begins.
     OrderedActing,
     /// Breached in `ask` mode: approve or decline.
@@ -80,6 +82,17 @@ pub enum NoticeReason {
     Passed,
 }
 
+/// What a notice means for whoever was woken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// Something is wrong and stands until another notice says otherwise.
+    Stands,
+    /// What stood is over.
+    Settles,
+    /// Said once; nobody waits for more.
+    Tells,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
@@ -90,9 +103,76 @@ pub enum Severity {
 }
 
 impl NoticeReason {
+    /// In the order of a switch's life.
+    pub const ALL: [NoticeReason; 28] = [
+        Self::Opened,
+        Self::LittleBaseline,
+        Self::Thin,
+        Self::OldEndsEarly,
+        Self::Quarantined,
+        Self::Unconfirmed,
+        Self::Blind,
+        Self::SeesAgain,
+        Self::TrafficLost,
+        Self::Paused,
+        Self::ApprovalWanted,
+        Self::BreachedActing,
+        Self::OrderedActing,
+        Self::Withheld,
+        Self::Healed,
+        Self::RolledBackRecovered,
+        Self::RolledBackNotRecovered,
+        Self::RolledBackUnseen,
+        Self::RollbackFailed,
+        Self::Stuck,
+        Self::Drift,
+        Self::Unjudged,
+        Self::Superseded,
+        Self::Cancelled,
+        Self::Passed,
+        Self::AfterPassedFailed,
+        Self::Drilled,
+        Self::DrillFailed,
+    ];
+
+    pub fn standing(self) -> Standing {
+        match self {
+            Self::RolledBackRecovered
+            | Self::Healed
+            | Self::SeesAgain
+            | Self::Passed
+            | Self::Superseded
+            | Self::Cancelled
+            | Self::Drilled => Standing::Settles,
+            Self::Opened
+            | Self::LittleBaseline
+            | Self::Thin
+            | Self::OldEndsEarly
+            | Self::Paused
+            | Self::AfterPassedFailed => Standing::Tells,
+            Self::BreachedActing
+            | Self::OrderedActing
+            | Self::ApprovalWanted
+            | Self::Withheld
+            | Self::RolledBackNotRecovered
+            | Self::RolledBackUnseen
+            | Self::RollbackFailed
+            | Self::DrillFailed
+            | Self::Stuck
+            | Self::Drift
+            | Self::Quarantined
+            | Self::Blind
+            | Self::TrafficLost
+            | Self::Unconfirmed
+            | Self::Unjudged => Standing::Stands,
+        }
+    }
+
     pub fn severity(self) -> Severity {
         match self {
-            Self::Passed | Self::SeesAgain | Self::Superseded | Self::Cancelled | Self::Drilled => Severity::Info,
+            Self::Opened | Self::Passed | Self::SeesAgain | Self::Superseded | Self::Cancelled | Self::Drilled => {
+                Severity::Info
+            }
             Self::LittleBaseline
             | Self::Thin
             | Self::OldEndsEarly
@@ -121,6 +201,7 @@ impl NoticeReason {
     pub fn word(self) -> &'static str {
         match self {
             Self::BreachedActing => "breached_acting",
+            Self::Opened => "opened",
             Self::OrderedActing => "ordered_acting",
             Self::ApprovalWanted => "approval_wanted",
             Self::Withheld => "withheld",

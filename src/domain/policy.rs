@@ -165,6 +165,17 @@ impl Phases {
     }
 }
 
+/// What silence means in `ask` mode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AskDefault {
+    /// Nothing is moved, and people are paged.
+    #[default]
+    Hold,
+    /// The traffic is moved back, under the same brakes as in `auto` mode.
+    RollBack,
+}
+
 /// A service's policy, every default filled in.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Policy {
@@ -182,6 +193,9 @@ pub struct Policy {
     pub limits: Limits,
     /// In `ask` mode: how long the question stands before nothing is done and people are paged.
     pub ask_timeout: Span,
+    /// What is done when nobody has answered by then.
+    #[serde(default)]
+    pub ask_default: AskDefault,
     /// How long the cut-over may stay unconfirmed.
     pub confirm_within: Span,
     /// How long the old slot has to look well again after a rollback.
@@ -190,6 +204,9 @@ pub struct Policy {
     pub baseline_cells_min: u32,
     pub baseline_requests_min: f64,
     pub notify_passed: bool,
+    /// Whether people are told that a watch began.
+    #[serde(default)]
+    pub notify_opened: bool,
 }
 
 /// The first moments of a soak: errors are judged against the absolute limit only, latency not at all.

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::baseline::Baseline;
 use super::plan::StepRecord;
-use super::policy::{Mode, RuleKind};
+use super::policy::{AskDefault, Mode, RuleKind};
 use super::service::Metrics;
 use super::switch::{Announcement, Percent, Slot, SwitchId};
 use super::time::{Span, Timestamp};
@@ -55,6 +55,9 @@ pub struct WatchView {
     /// Nothing is judged until then, by whom and why.
     #[serde(default)]
     pub paused: Option<Pause>,
+    /// A question that stands.
+    #[serde(default)]
+    pub asked: Option<Asked>,
     /// The old slot after the rollback.
     pub recovery: Option<Recovery>,
     pub timeline: Vec<TimelineEvent>,
@@ -88,6 +91,12 @@ pub struct Pause {
     pub since: Timestamp,
     pub until: Timestamp,
     pub by: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Asked {
+    pub until: Timestamp,
+    pub default: AskDefault,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -8,7 +8,7 @@ use super::watch::{Phase, Recovering, Turn, Watch};
 use crate::domain::baseline::{Baseline, Quality};
 use crate::domain::notice::NoticeReason;
 use crate::domain::plan::HealthReading;
-use crate::domain::policy::Mode;
+use crate::domain::policy::{AskDefault, Mode};
 use crate::domain::signal::Signal;
 use crate::domain::switch::RollbackSafety;
 use crate::domain::time::{Span, Timestamp};
@@ -130,9 +130,28 @@ impl Watch {
             None if policy.mode == Mode::Ask => {
                 let deadline = turn.now + policy.ask_timeout;
                 self.phase = Phase::Asking { deadline };
-                self.record(turn.now, "asked", format!("waits for approve or decline until {deadline}"));
+                let asked = match policy.ask_default {
+                    AskDefault::Hold => format!("waits for approve or decline until {deadline}"),
+                    AskDefault::RollBack => format!("waits for a decline until {deadline}, then it is rolled back"),
+                };
+                self.record(turn.now, "asked", asked);
                 self.notify(NoticeReason::ApprovalWanted, turn);
             }
+            None => {
+                turn.brakes.debit(turn.now, &self.id, &self.announcement);
+                self.start_rollback(turn);
+            }
+        }
+    }
+
+    /// The question stood long enough: what was stated is done.
+    pub(super) fn not_answered(&mut self, turn: &mut Turn<'_>) {
+        if self.service.policy.ask_default == AskDefault::Hold {
+            return self.withhold(Withheld::NotApproved, turn);
+        }
+        self.record(turn.now, "not_answered", "nobody answered in time: it is rolled back, as was stated".into());
+        match turn.brakes.refuses(turn.now, &self.announcement) {
+            Some(why) => self.withhold(Withheld::Brake { why }, turn),
             None => {
                 turn.brakes.debit(turn.now, &self.id, &self.announcement);
                 self.start_rollback(turn);

@@ -5,7 +5,7 @@ use super::watch::{Phase, Watch};
 use crate::domain::signal::Signal;
 use crate::domain::time::Timestamp;
 use crate::domain::verdict::{Evidence, Outcome};
-use crate::domain::view::{PhaseWord, WatchView};
+use crate::domain::view::{Asked, PhaseWord, WatchView};
 
 impl Watch {
     pub(super) fn phase_word(&self) -> PhaseWord {
@@ -85,6 +85,10 @@ impl Watch {
             steps: self.steps.clone(),
             remedies: self.remedies(),
             paused: self.paused.clone(),
+            asked: match &self.phase {
+                Phase::Asking { deadline } => Some(Asked { until: *deadline, default: policy.ask_default }),
+                _ => None,
+            },
             recovery: self.recovery.clone(),
             timeline: self.timeline.clone(),
             runbook: self.service.runbook.clone(),

@@ -250,6 +250,9 @@ impl Watch {
             Some(baseline) => watch.take_baseline(baseline, turn),
             None => watch.ask_baseline(turn),
         }
+        if watch.service.policy.notify_opened {
+            watch.notify(NoticeReason::Opened, turn);
+        }
         watch.next_tick = watch.next_grid_instant(now);
         let in_place = watch.announcement.old == watch.announcement.new;
         if in_place || (watch.first_probe().is_none() && !watch.tells_slots_apart()) {
@@ -317,7 +320,7 @@ impl Watch {
             }
             Phase::Asking { deadline } => {
                 if turn.now >= *deadline {
-                    self.withhold(Withheld::NotApproved, turn);
+                    self.not_answered(turn);
                 }
             }
             Phase::RollingBack(_) => rollback::on_timer(self, turn),

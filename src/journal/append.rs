@@ -8,7 +8,10 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
 use super::chain::{self, Hash};
+use super::letters;
+use super::readings::Asked;
 use super::{JournalError, Write, record, schema};
+use crate::domain::signal::Observation;
 use crate::domain::time::{Span, Timestamp};
 use crate::domain::view::WatchView;
 use crate::engine::message::{Command, Input, RecordedCells};
@@ -31,6 +34,7 @@ pub struct Journal {
     connection: Connection,
     /// Hash of the last input: the next one is chained to it.
     head: Hash,
+    asked: Asked,
     /// Held for as long as the journal lives: a second daemon is refused.
     _lock: File,
 }
@@ -105,7 +109,7 @@ impl Journal {
         schema::migrate(&mut connection)?;
         let head = chain::head(&connection)?;
         chain::note_build(&connection)?;
-        let journal = Journal { connection, head, _lock: lock };
+        let journal = Journal { connection, head, asked: Asked::default(), _lock: lock };
         let recovered = journal.recovered()?;
         Ok((journal, recovered))
     }
@@ -136,7 +140,7 @@ impl Journal {
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut head = self.head;
         for entry in batch.entries {
-            head = append(&transaction, entry, head)?;
+            head = append(&transaction, entry, head, &mut self.asked)?;
         }
         for view in batch.views {
             put_view(&transaction, view)?;
@@ -182,7 +186,7 @@ fn take_lock(dir: &Path) -> Result<File, JournalError> {
     Ok(lock)
 }
 
-fn append(transaction: &Transaction<'_>, entry: &Entry, head: Hash) -> Result<Hash, JournalError> {
+fn append(transaction: &Transaction<'_>, entry: &Entry, head: Hash, asked: &mut Asked) -> Result<Hash, JournalError> {
     let input = record::encode("an input", &entry.input)?;
     let decisions = entry.commands.iter().map(chain::decision).collect::<Result<Vec<_>, _>>()?;
     let hash = chain::link(&head, entry.at, record::VERSION, &input, &decisions);
@@ -198,6 +202,13 @@ fn append(transaction: &Transaction<'_>, entry: &Entry, head: Hash) -> Result<Ha
             .prepare_cached("UPDATE attempts SET state = ? WHERE attempt = ?")?
             .execute(params![record::encode("an attempt", state)?, attempt.to_string()])?;
     }
+    if let Input::Observed { id, observation: Observation::Cell(_), .. } = &entry.input
+        && let Some((service, slot)) = asked.of(id)
+    {
+        transaction
+            .prepare_cached("INSERT OR IGNORE INTO readings (switch, seq, service, slot) VALUES (?, ?, ?, ?)")?
+            .execute(params![id.switch.as_str(), seq, service.as_str(), slot.as_str()])?;
+    }
     for ((n, command), decision) in (0i64..).zip(&entry.commands).zip(&decisions) {
         if let Command::Notify { notice } = command {
             transaction
@@ -212,6 +223,7 @@ fn append(transaction: &Transaction<'_>, entry: &Entry, head: Hash) -> Result<Ha
                     record::encode("a notice", notice)?
                 ])?;
         }
+        asked.note(command);
         if let Command::RunStep { run } = command {
             let done = transaction
                 .prepare_cached("INSERT OR IGNORE INTO attempts (attempt, switch, at, run) VALUES (?, ?, ?, ?)")?
@@ -257,28 +269,14 @@ fn put_view(transaction: &Transaction<'_>, view: &WatchView) -> Result<(), Journ
 fn put(transaction: &Transaction<'_>, write: &Write) -> Result<(), JournalError> {
     match write {
         Write::Cells(cells) => put_cells(transaction, cells)?,
-        Write::NoticeDelivered { key, at } => {
-            transaction.execute(
-                "UPDATE outbox SET delivered_at = ?, next_at = NULL, tries = tries + 1 WHERE key = ?",
-                params![at.as_millis(), key.to_string()],
-            )?;
-        }
-        Write::NoticeDelayed { key, next_at, error } => {
-            transaction.execute(
-                "UPDATE outbox SET next_at = ?, tries = tries + 1, error = ? WHERE key = ? AND next_at IS NOT NULL",
-                params![next_at.as_millis(), error, key.to_string()],
-            )?;
-        }
-        Write::NoticeFellBack { key, at } => {
-            transaction
-                .execute("UPDATE outbox SET fallback_at = ? WHERE key = ?", params![at.as_millis(), key.to_string()])?;
-        }
-        Write::NoticeDead { key, at, error } => {
-            transaction.execute(
-                "UPDATE outbox SET dead_at = ?, next_at = NULL, tries = tries + 1, error = ? WHERE key = ?",
-                params![at.as_millis(), error, key.to_string()],
-            )?;
-        }
+        Write::LetterPosted { .. }
+        | Write::LetterRouted { .. }
+        | Write::LetterFellBack { .. }
+        | Write::Delivered { .. }
+        | Write::Delayed { .. }
+        | Write::Dead { .. }
+        | Write::NotNeeded { .. }
+        | Write::Acknowledged { .. } => letters::put(transaction, write)?,
         Write::Invalidate { service, from, to, by, why } => {
             transaction.execute(
                 "INSERT INTO marks (service, kind, began_at, ended_at, by_whom, why) VALUES (?, 'invalid', ?, ?, ?, ?)",
@@ -326,7 +324,8 @@ fn prune(transaction: &Transaction<'_>, now: Timestamp) -> Result<(), JournalErr
     // Minutes after six hours. Histograms cannot be added in SQL.
     merge_to_minutes(transaction, before(FINE_CELLS_FOR))?;
     chain::prune(transaction, now, INPUTS_FOR)?;
-    transaction.execute("DELETE FROM outbox WHERE next_at IS NULL AND first_at < ?", [before(NOTICES_FOR)])?;
+    letters::prune(transaction, before(NOTICES_FOR))?;
+    transaction.execute("DELETE FROM readings WHERE seq < (SELECT coalesce(min(seq), 0) FROM inputs)", [])?;
     transaction.execute("DELETE FROM watches WHERE ended_at < ?", [before(WATCHES_FOR)])?;
     transaction.execute("DELETE FROM attempts WHERE switch NOT IN (SELECT id FROM watches)", [])?;
     transaction.execute("DELETE FROM marks WHERE ended_at < ? AND kind = 'invalid'", [before(CELLS_FOR)])?;

@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use super::letters;
 use super::read::Reader;
 use super::{JournalError, record};
 use crate::domain::switch::SwitchId;
@@ -261,22 +262,20 @@ impl Reader {
             })?
             .collect::<Result<_, _>>()?;
         let mut statement = connection.prepare(
-            "SELECT key, first_at, delivered_at, dead_at, fallback_at, tries, error, notice FROM outbox
-             WHERE key LIKE ? ORDER BY first_at, rowid",
+            "SELECT key, first_at, fallback_at, notice FROM outbox
+             WHERE kind = 'notice' AND key LIKE ? ORDER BY first_at, rowid",
         )?;
         let prefix = format!("{id}.n");
         let notices: Vec<BundleNotice> = statement
             .query_map([format!("{prefix}%")], |row| {
                 let when = |at: Option<i64>| at.map(|ms| Timestamp::from_millis(ms).to_string());
-                let notice: String = row.get(7)?;
+                let notice: String = row.get(3)?;
+                let key: String = row.get(0)?;
                 Ok(BundleNotice {
-                    key: row.get(0)?,
+                    deliveries: letters::bundled(&connection, &key)?,
+                    key,
                     decided_at: Timestamp::from_millis(row.get(1)?).to_string(),
-                    delivered_at: when(row.get(2)?),
-                    given_up_at: when(row.get(3)?),
-                    fallback_at: when(row.get(4)?),
-                    tries: row.get(5)?,
-                    error: row.get(6)?,
+                    fallback_at: when(row.get(2)?),
                     reason: json(&notice)["reason"].clone(),
                 })
             })?
@@ -319,9 +318,17 @@ pub struct BundleNotice {
     pub key: String,
     pub reason: Value,
     pub decided_at: String,
+    pub fallback_at: Option<String>,
+    pub deliveries: Vec<BundleDelivery>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct BundleDelivery {
+    /// `receiver/kind`.
+    pub channel: String,
+    pub nth: u32,
     pub delivered_at: Option<String>,
     pub given_up_at: Option<String>,
-    pub fallback_at: Option<String>,
     pub tries: u32,
     pub error: Option<String>,
 }

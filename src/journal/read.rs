@@ -8,7 +8,6 @@ use super::append::DATABASE;
 use super::{JournalError, record, schema};
 use crate::domain::baseline::{Baseline, BaselineAsk};
 use crate::domain::counts::{Cell, Counts};
-use crate::domain::notice::Notice;
 use crate::domain::policy::Share;
 use crate::domain::switch::{ServiceName, Slot, SwitchId, Version};
 use crate::domain::time::{Span, Timestamp};
@@ -37,22 +36,6 @@ pub struct WatchFilter {
     pub limit: u32,
     /// Only watches opened before this one.
     pub before: Option<SwitchId>,
-}
-
-#[derive(Debug, Clone, PartialEq)]
-pub struct QueuedNotice {
-    pub notice: Notice,
-    pub tries: u32,
-    pub first_at: Timestamp,
-    /// It went out by the fallback already.
-    pub fell_back: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct OutboxStats {
-    pub undelivered: i64,
-    pub oldest_at: Option<Timestamp>,
-    pub dead: i64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -136,55 +119,6 @@ impl Reader {
         row.map(|(v, text)| record::decode("a watch", v, &text)).transpose()
     }
 
-    /// Notices whose time to be delivered has come, oldest first.
-    pub fn due_notices(&self, now: Timestamp, limit: u32) -> Result<Vec<QueuedNotice>, JournalError> {
-        let connection = self.connect()?;
-        let mut statement = connection.prepare(
-            "SELECT v, notice, tries, first_at, fallback_at IS NOT NULL FROM outbox WHERE next_at IS NOT NULL AND next_at <= ?
-             ORDER BY first_at, rowid LIMIT ?",
-        )?;
-        let rows = statement.query_map(params![now.as_millis(), limit], |row| {
-            Ok((
-                row.get::<_, i64>(0)?,
-                row.get::<_, String>(1)?,
-                row.get::<_, u32>(2)?,
-                row.get::<_, i64>(3)?,
-                row.get(4)?,
-            ))
-        })?;
-        rows.map(|row| {
-            let (v, text, tries, first_at, fell_back) = row?;
-            Ok(QueuedNotice {
-                notice: record::decode("a notice", v, &text)?,
-                tries,
-                first_at: Timestamp::from_millis(first_at),
-                fell_back,
-            })
-        })
-        .collect()
-    }
-
-    pub fn next_notice_at(&self) -> Result<Option<Timestamp>, JournalError> {
-        let at: Option<i64> = self.connect()?.query_row("SELECT min(next_at) FROM outbox", [], |row| row.get(0))?;
-        Ok(at.map(Timestamp::from_millis))
-    }
-
-    pub fn outbox_stats(&self) -> Result<OutboxStats, JournalError> {
-        let stats = self.connect()?.query_row(
-            "SELECT count(*) FILTER (WHERE next_at IS NOT NULL), min(first_at) FILTER (WHERE next_at IS NOT NULL),
-                    count(*) FILTER (WHERE dead_at IS NOT NULL) FROM outbox",
-            [],
-            |row| {
-                Ok(OutboxStats {
-                    undelivered: row.get(0)?,
-                    oldest_at: row.get::<_, Option<i64>>(1)?.map(Timestamp::from_millis),
-                    dead: row.get(2)?,
-                })
-            },
-        )?;
-        Ok(stats)
-    }
-
     /// How often each attempt of a watch's steps was intended: the protocol says once.
     pub fn attempts(&self, id: &SwitchId) -> Result<Vec<String>, JournalError> {
         let connection = self.connect()?;
@@ -241,6 +175,17 @@ impl Reader {
         // Floor of "its own error rate is high": the policy's floor is the service's; 0.1 % is the design's.
         let floor = Share::try_new(0.001).map_or(0.001, Share::get);
         Ok(recorded::choose(ask, &facts, floor))
+    }
+
+    /// Recorded cells of one slot, oldest first.
+    pub fn recorded(
+        &self,
+        service: &ServiceName,
+        slot: &Slot,
+        from: Timestamp,
+        to: Timestamp,
+    ) -> Result<Vec<Cell>, JournalError> {
+        Ok(self.cells(service, from, to)?.into_iter().filter(|c| c.slot == *slot).map(|c| c.cell).collect())
     }
 
     fn cells(&self, service: &ServiceName, from: Timestamp, to: Timestamp) -> Result<Vec<SlotCell>, JournalError> {

@@ -5,7 +5,13 @@ use rusqlite::Connection;
 use super::JournalError;
 
 /// Each entry brings the schema one version further; entries are never edited once they are released.
-const MIGRATIONS: [&str; 1] = [r"
+const MIGRATIONS: [&str; 2] = [
+    FIRST,
+    // Notices go to several channels, each with a delivery of its own; and readings are found by their switch.
+    SECOND,
+];
+
+const FIRST: &str = r"
 CREATE TABLE inputs (
     seq   INTEGER PRIMARY KEY AUTOINCREMENT,
     at    INTEGER NOT NULL,
@@ -83,7 +89,32 @@ CREATE TABLE marks (
     by_whom  TEXT    NOT NULL,
     why      TEXT    NOT NULL
 ) STRICT;
-"];
+";
+
+const SECOND: &str = r"
+ALTER TABLE outbox ADD COLUMN kind TEXT NOT NULL DEFAULT 'notice';
+CREATE TABLE deliveries (
+    letter       TEXT    NOT NULL,
+    channel      TEXT    NOT NULL,
+    nth          INTEGER NOT NULL,
+    first_at     INTEGER NOT NULL,
+    next_at      INTEGER,
+    tries        INTEGER NOT NULL DEFAULT 0,
+    repeat_ms    INTEGER,
+    delivered_at INTEGER,
+    dead_at      INTEGER,
+    error        TEXT,
+    PRIMARY KEY (letter, channel, nth)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX deliveries_due ON deliveries (channel, next_at) WHERE next_at IS NOT NULL;
+CREATE TABLE readings (
+    switch  TEXT    NOT NULL,
+    seq     INTEGER NOT NULL,
+    service TEXT    NOT NULL,
+    slot    TEXT    NOT NULL,
+    PRIMARY KEY (switch, seq)
+) STRICT, WITHOUT ROWID;
+";
 
 pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
 

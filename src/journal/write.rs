@@ -1,33 +1,61 @@
 //! Writes that are no input of the engine: they go through the one writer all the same.
 
-use crate::domain::notice::NoticeKey;
-use crate::domain::switch::ServiceName;
-use crate::domain::time::Timestamp;
+use crate::domain::letter::{DeliveryKey, Letter, LetterKey};
+use crate::domain::switch::{ServiceName, SwitchId};
+use crate::domain::time::{Span, Timestamp};
 use crate::engine::message::RecordedCells;
+
+/// A channel, and how often it reminds of what still stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RoutedTo {
+    pub channel: String,
+    pub repeat: Option<Span>,
+}
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Write {
     Cells(RecordedCells),
-    NoticeDelivered {
-        key: NoticeKey,
+    /// What the outbox itself has to say.
+    LetterPosted {
+        letter: Box<Letter>,
+        at: Timestamp,
+    },
+    /// Which channels a letter goes to; none is an answer too.
+    LetterRouted {
+        letter: LetterKey,
+        to: Vec<RoutedTo>,
+        at: Timestamp,
+    },
+    /// The letter went the other way; its channels go on being tried.
+    LetterFellBack {
+        letter: LetterKey,
+        at: Timestamp,
+    },
+    Delivered {
+        key: DeliveryKey,
         at: Timestamp,
     },
     /// A delivery failed for now.
-    NoticeDelayed {
-        key: NoticeKey,
+    Delayed {
+        key: DeliveryKey,
         next_at: Timestamp,
         error: String,
     },
-    /// The notice went the other way; mail goes on being tried.
-    NoticeFellBack {
-        key: NoticeKey,
-        at: Timestamp,
-    },
     /// A delivery failed for good.
-    NoticeDead {
-        key: NoticeKey,
+    Dead {
+        key: DeliveryKey,
         at: Timestamp,
         error: String,
+    },
+    /// A reminder of what stands no longer.
+    NotNeeded {
+        key: DeliveryKey,
+    },
+    /// Somebody looks after it: no more reminders of this switch.
+    Acknowledged {
+        switch: SwitchId,
+        by: String,
+        at: Timestamp,
     },
     /// A range that must not serve as a baseline.
     Invalidate {

@@ -33,8 +33,9 @@ use crate::edge::api::{self, ApiContext, Facts, Limiter, ReloadRequest, Token};
 use crate::edge::hooks::Hooks;
 use crate::edge::inbox::Inbox;
 use crate::edge::metrics::Metrics;
-use crate::edge::notify::outbox::{Outbox, Queries};
-use crate::edge::notify::{Mailer, ShownQuery};
+use crate::edge::notify::ShownQuery;
+use crate::edge::notify::desk::{Desk, Queries};
+use crate::edge::notify::outbox::{Charts, Loops, Outbox};
 use crate::edge::sources::{Finding, Level, Prometheus, graph_link, shown_query};
 use crate::edge::{detectors, schedule, systemd, telemetry};
 use crate::engine::message::{Input, Job};
@@ -111,10 +112,9 @@ fn daemon(
     let source = Prometheus::new(&settings.prometheus).map_err(|error| (CONFIG, error.to_string()))?;
     let source = source.with_steps(clock::stepped_ms);
     let host = hostname();
-    let mailer = match &settings.email {
-        Some(email) => Some(Mailer::new(email, &host).map_err(|error| (CONFIG, error.to_string()))?),
-        None => None,
-    };
+    let desk =
+        Desk::new(&settings.notify, settings.email.as_ref(), &host).map_err(|error| (CONFIG, error.to_string()))?;
+    let desk = Arc::new(RwLock::new(Arc::new(desk)));
     let program = dispatch::own_program().map_err(|error| temporary(error.to_string()))?;
     let executor = Executor::new(&settings.state_dir, program).map_err(|error| temporary(error.to_string()))?;
     let health = HealthChecker::new().map_err(temporary)?;
@@ -191,6 +191,22 @@ fn daemon(
     };
     looking.begin(&settings.detectors);
     let settings = Arc::new(RwLock::new(Arc::new(settings)));
+    let outbox = Outbox {
+        reader: reader.clone(),
+        inbox: inbox.clone(),
+        desk: desk.clone(),
+        queries: Arc::new(shown_queries(settings.clone())),
+        charts: charts(reader.clone()),
+        now: clock::now,
+        routed: tokio::sync::watch::Sender::new(()),
+    };
+    let telling = Loops {
+        outbox: outbox.clone(),
+        tasks: TaskTracker::new(),
+        parent: stop.clone(),
+        stop: Mutex::new(stop.child_token()),
+        runtime: runtime.handle().clone(),
+    };
     let (reload_sender, mut reloads) = mpsc::channel::<ReloadRequest>(4);
     let ready = Arc::new(AtomicBool::new(true));
     let context = Arc::new(ApiContext {
@@ -210,18 +226,9 @@ fn daemon(
         now: clock::now,
         stepped_ms: clock::stepped_ms,
     });
-    let outbox = Outbox {
-        reader,
-        inbox: inbox.clone(),
-        mailer,
-        fallback: current(&settings).fallback.clone(),
-        host,
-        queries: shown_queries(settings.clone()),
-        wake,
-        now: clock::now,
-    };
     runtime.spawn(api::serve(context, socket, tcp, stop.clone()));
-    let mailing = runtime.spawn(outbox.run(stop.clone()));
+    let routing = runtime.spawn(outbox.clone().route(wake, stop.clone()));
+    telling.begin();
     runtime.spawn(systemd::watchdog(progress, stop.clone()));
     runtime.spawn(systemd::keep_status(move || status_line(&facts), stop.clone()));
 
@@ -233,7 +240,7 @@ fn daemon(
         let (Ok(mut term), Ok(mut int), Ok(mut hup)) = signals else {
             return Err((TEMPORARY, "signals cannot be caught".to_owned()));
         };
-        let reload = || reload(path, overrides, &settings, &inbox, &source, &metrics, &hooks, &looking);
+        let reload = || reload(path, overrides, &settings, &inbox, &source, &metrics, &hooks, &looking, &telling);
         let names: Vec<String> = current(&settings).services.iter().map(|s| s.name.to_string()).collect();
         tracing::info!(version = env!("CARGO_PKG_VERSION"), services = names.join(","), "flipback is up");
         systemd::ready();
@@ -260,7 +267,8 @@ fn daemon(
         systemd::stopping();
         ready.store(false, Ordering::Relaxed);
         stop.cancel();
-        let _ = tokio::time::timeout(DRAIN_LIMIT, mailing).await;
+        telling.tasks.close();
+        let _ = tokio::time::timeout(DRAIN_LIMIT, async { tokio::join!(routing, telling.tasks.wait()) }).await;
         Ok(())
     });
     stop.cancel();
@@ -318,18 +326,20 @@ fn reload(
     metrics: &Metrics,
     hooks: &RwLock<Arc<Hooks>>,
     looking: &Looking,
+    telling: &Loops,
 ) -> Result<String, String> {
     let taken = || -> Result<String, String> {
         let fresh = config::load(path, overrides).map_err(|problems| problems.to_string())?;
         let old = current(settings);
-        if (&fresh.state_dir, &fresh.api, &fresh.email, &fresh.fallback, &fresh.drills)
-            != (&old.state_dir, &old.api, &old.email, &old.fallback, &old.drills)
+        if (&fresh.state_dir, &fresh.api, &fresh.drills, &fresh.digest)
+            != (&old.state_dir, &old.api, &old.drills, &old.digest)
         {
             return Err(
-                "state_dir, [api], [email], [fallback] and [drills] change only with a restart: systemctl restart flipback"
-                    .into(),
+                "state_dir, [api], [drills] and [digest] change only with a restart: systemctl restart flipback".into(),
             );
         }
+        let host = telling.outbox.desk().host.clone();
+        let desk = Desk::new(&fresh.notify, fresh.email.as_ref(), &host).map_err(|error| error.to_string())?;
         let client = Prometheus::new(&fresh.prometheus).map_err(|error| error.to_string())?;
         let client = client.with_steps(clock::stepped_ms);
         let fresh_hooks = Hooks::new(&fresh.webhooks)?;
@@ -339,6 +349,9 @@ fn reload(
         inbox.tell(Input::Configured { services, brakes }).map_err(|_| "flipback is busy: reload again".to_owned())?;
         *source.write().unwrap_or_else(std::sync::PoisonError::into_inner) = client;
         *hooks.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(fresh_hooks);
+        *telling.outbox.desk.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(desk);
+        // Secrets and templates may have changed in their files: always anew.
+        telling.begin();
         if fresh.detectors != old.detectors {
             looking.begin(&fresh.detectors);
         }
@@ -492,6 +505,11 @@ fn shown_queries(settings: Arc<RwLock<Arc<Settings>>>) -> Queries {
             })
             .collect()
     })
+}
+
+/// Pictures of a notice's breaching signals, from what was judged.
+fn charts(reader: Reader) -> Charts {
+    Arc::new(move |notice| crate::edge::notify::charts::of(&reader, notice))
 }
 
 fn hostname() -> String {

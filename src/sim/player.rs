@@ -296,11 +296,13 @@ fn service(setup: &Setup) -> Service {
             warm_up: setup.warm_up,
             limits,
             ask_timeout: Span::from_mins(10),
+            ask_default: Default::default(),
             confirm_within: Span::from_secs(60),
             recover_within: Span::from_mins(3),
             baseline_cells_min: 8,
             baseline_requests_min: 1.0,
             notify_passed: false,
+            notify_opened: false,
         },
         plan: Plan {
             steps: vec![Step {

@@ -13,6 +13,7 @@ use flipback::config::{self, Overrides};
 use flipback::domain::action::{Action, Exec};
 use flipback::domain::baseline::BaselineAsk;
 use flipback::domain::counts::{Buckets, Cell, Counts};
+use flipback::domain::letter::Letter;
 use flipback::domain::notice::{Notice, NoticeKey, NoticeReason};
 use flipback::domain::plan::{AttemptId, AttemptState, StepEnd, StepResult};
 use flipback::domain::service::Metrics;
@@ -20,7 +21,7 @@ use flipback::domain::switch::{ServiceName, Slot, SwitchId};
 use flipback::domain::time::{Span, Timestamp};
 use flipback::engine::Engine;
 use flipback::engine::message::{Command, CommandId, Input, RecordedCells, RequestId, StepRun};
-use flipback::journal::{Batch, Entry, Journal, JournalError, Reader, Recovered, WatchFilter, Write};
+use flipback::journal::{Batch, Entry, Journal, JournalError, Reader, Recovered, RoutedTo, WatchFilter, Write};
 
 const DATABASE: &str = "journal.db";
 
@@ -159,19 +160,45 @@ fn a_notice_is_in_the_outbox_with_its_cause_and_once() {
     journal.commit(&batch(&[told(1)], &[], None)).unwrap();
     journal.commit(&batch(&[told(2)], &[], None)).unwrap();
     let reader = Reader::open(dir.path()).unwrap();
-    let due = reader.due_notices(T0 + Span::from_secs(5), 10).unwrap();
-    assert_eq!(due.len(), 1);
-    assert_eq!((&due[0].notice, due[0].tries, due[0].first_at), (&notice, 0, T0 + Span::from_secs(1)));
+    let letter = Letter::Notice(Box::new(notice.clone()));
+    assert_eq!(reader.unrouted(10).unwrap(), std::slice::from_ref(&letter));
+    assert_eq!(reader.outbox_stats(T0).unwrap().undelivered, 1, "before a channel is known, too");
 
-    let later = T0 + Span::from_mins(2);
-    let delayed = Write::NoticeDelayed { key: key.clone(), next_at: later, error: "refused".into() };
+    let to = |channel: &str, repeat| RoutedTo { channel: channel.into(), repeat };
+    let hours = Span::from_mins(240);
+    let routed = Write::LetterRouted {
+        letter: letter.key(),
+        to: vec![to("oncall/email", Some(hours)), to("oncall/slack", None)],
+        at: T0 + Span::from_secs(3),
+    };
+    journal.commit(&batch(&[], &[routed.clone(), routed], None)).unwrap();
+    assert!(reader.unrouted(10).unwrap().is_empty());
+    let due = |channel: &str, at: Timestamp| reader.due(channel, at, 10).unwrap();
+    let mail = due("oncall/email", T0 + Span::from_secs(5));
+    assert_eq!((mail.len(), &mail[0].letter, mail[0].tries), (1, &letter, 0));
+    assert_eq!(mail[0].first_at, T0 + Span::from_secs(1), "late is counted from the cause on");
+
+    let (key, later) = (mail[0].key.clone(), T0 + Span::from_mins(2));
+    let delayed = Write::Delayed { key: key.clone(), next_at: later, error: "refused".into() };
     journal.commit(&batch(&[], std::slice::from_ref(&delayed), None)).unwrap();
-    assert!(reader.due_notices(T0 + Span::from_secs(60), 10).unwrap().is_empty());
-    assert_eq!((reader.next_notice_at().unwrap(), reader.outbox_stats().unwrap().undelivered), (Some(later), 1));
-    let delivered = Write::NoticeDelivered { key, at: later };
+    assert!(due("oncall/email", T0 + Span::from_secs(60)).is_empty());
+    assert_eq!(due("oncall/slack", T0 + Span::from_secs(60)).len(), 1, "a channel in trouble holds up no other");
+    let chat = due("oncall/slack", T0 + Span::from_secs(60)).remove(0).key;
+    journal.commit(&batch(&[], &[Write::Delivered { key: chat, at: later }], None)).unwrap();
+    assert_eq!(reader.outbox_stats(later).unwrap().undelivered, 1);
+    assert_eq!(reader.next_due("oncall/email").unwrap(), Some(later));
     // A delay that was decided before the delivery does not bring it back.
-    journal.commit(&batch(&[], &[delivered, delayed], None)).unwrap();
-    assert_eq!((reader.next_notice_at().unwrap(), reader.outbox_stats().unwrap().undelivered), (None, 0));
+    journal.commit(&batch(&[], &[Write::Delivered { key: key.clone(), at: later }, delayed], None)).unwrap();
+    assert_eq!(reader.outbox_stats(later).unwrap().undelivered, 0, "a reminder whose time has not come is no arrear");
+
+    // The reminder, and its end by a person's word.
+    assert_eq!(reader.next_due("oncall/email").unwrap(), Some(later + hours));
+    let reminder = due("oncall/email", later + hours).remove(0).key;
+    assert_eq!((reminder.nth, &reminder.letter), (1, &key.letter));
+    assert_eq!(reader.next_due("oncall/slack").unwrap(), None);
+    let acknowledged = Write::Acknowledged { switch: notice.key.switch.clone(), by: "kim".into(), at: later };
+    journal.commit(&batch(&[], &[acknowledged], None)).unwrap();
+    assert_eq!(reader.next_due("oncall/email").unwrap(), None);
 }
 
 #[test]

@@ -8,11 +8,12 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use flipback::config::settings::{EmailSettings, MailTls};
+use flipback::domain::letter::Letter;
 use flipback::domain::notice::{Notice, NoticeReason};
 use flipback::domain::signal::{Quantile, Signal};
 use flipback::domain::time::Span;
-use flipback::edge::notify::email::{Delivery, Mailer};
-use flipback::edge::notify::render::{Rendered, ShownQuery, render};
+use flipback::edge::notify::templates::Templates;
+use flipback::edge::notify::{Delivery, Enclosed, Mailer, Message, ShownQuery};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -41,8 +42,9 @@ fn queries() -> Vec<ShownQuery> {
     ]
 }
 
-fn rendered(notice: &Notice) -> Rendered {
-    render(notice, &queries(), "ops1")
+fn rendered(notice: &Notice) -> Message {
+    let enclosed = Enclosed { queries: queries(), ..Enclosed::default() };
+    Message::new(&Letter::Notice(Box::new(notice.clone())), 0, enclosed, &Templates::ours(), "ops1")
 }
 
 /// `FLIPBACK_MAILS_TO=DIR` writes them as HTML besides, to be looked at in a browser.
@@ -101,7 +103,8 @@ fn hostile_values_stay_text() {
         query: EVIL.into(),
         link: Some("http://p/?a=\"><script>".into()),
     };
-    let mail = render(&notice, &[evil_query], EVIL);
+    let enclosed = Enclosed { queries: vec![evil_query], ..Enclosed::default() };
+    let mail = Message::new(&Letter::Notice(Box::new(notice)), 0, enclosed, &Templates::ours(), EVIL);
     assert!(!mail.html.contains("<script>") && !mail.html.contains("</pre><s"), "{}", mail.html);
     assert!(mail.html.contains("&lt;script&gt;") && mail.html.contains("{{ 7*7 }}"));
     assert!(!mail.html.contains("alert(1)&lt;/script&gt;49"));
@@ -158,6 +161,7 @@ fn settings(port: u16) -> EmailSettings {
         port,
         tls: MailTls::None,
         login: None,
+        ca_file: None,
         from: "flipback <flipback@example.org>".into(),
         to: vec!["On call <oncall@example.org>".into()],
         timeout: Span::from_secs(2),
@@ -172,7 +176,7 @@ async fn a_real_server_gets_both_parts_in_one_thread() {
     let mailer = Mailer::new(&settings(smtp.port), "ops1.example.org").unwrap();
     let (first, last) = (notice(NoticeReason::BreachedActing), notice(NoticeReason::RolledBackRecovered));
     for notice in [&first, &last, &last] {
-        mailer.send(notice, &rendered(notice)).await.unwrap();
+        mailer.send(&rendered(notice)).await.unwrap();
     }
     let mails = smtp.mails();
     assert_eq!(mails.len(), 3);
@@ -200,11 +204,11 @@ async fn a_server_that_is_away_or_silent_is_tried_later() {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let notice = notice(NoticeReason::Blind);
     let away = Mailer::new(&settings(free_port()), "ops1").unwrap();
-    assert!(matches!(away.send(&notice, &rendered(&notice)).await, Err(Delivery::Later(_))));
+    assert!(matches!(away.send(&rendered(&notice)).await, Err(Delivery::Later(_))));
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let mailer = Mailer::new(&settings(silent.local_addr().unwrap().port()), "ops1").unwrap();
     let began = Instant::now();
-    let answer = mailer.send(&notice, &rendered(&notice)).await;
+    let answer = mailer.send(&rendered(&notice)).await;
     assert!(matches!(&answer, Err(Delivery::Later(why)) if why.contains("oncall@example.org")), "{answer:?}");
     assert!(began.elapsed() < Duration::from_secs(30), "every send has its own time limit");
 }

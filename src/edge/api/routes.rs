@@ -217,7 +217,7 @@ async fn status(State(c): Context) -> Response {
             version: env!("CARGO_PKG_VERSION").into(),
             started_at: c.started_at.as_millis(),
             armed: facts.armed,
-            undelivered_notices: c.reader.outbox_stats()?.undelivered,
+            undelivered_notices: c.reader.outbox_stats((c.now)())?.undelivered,
             services: settings
                 .services
                 .iter()
@@ -390,7 +390,7 @@ async fn ready(State(c): Context) -> Response {
 const WATCHES_SHOWN: u32 = 500;
 
 async fn metrics(State(c): Context) -> Response {
-    let stats = c.reader.outbox_stats().unwrap_or_default();
+    let stats = c.reader.outbox_stats((c.now)()).unwrap_or_default();
     let oldest = stats.oldest_at.map_or(0.0, |at| (c.now)().since(at).as_secs_f64());
     let facts = c.facts.lock().map(|facts| facts.clone()).unwrap_or_default();
     c.metrics.gauges(facts.open_watches, facts.armed, stats.undelivered, oldest);

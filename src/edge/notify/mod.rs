@@ -1,10 +1,20 @@
-//! Telling people: the durable outbox, and mail.
+//! Telling people: the durable outbox, who is told what, and the channels.
 
+pub mod channel;
+pub mod charts;
+pub mod desk;
 mod drill;
-pub mod email;
+mod five;
+pub mod message;
+mod numbers;
+mod others;
 pub mod outbox;
-pub mod render;
+pub mod page;
+pub mod route;
+mod safe;
+pub mod templates;
 mod words;
 
-pub use email::{Delivery, Mailer};
-pub use render::{Rendered, ShownQuery, render};
+pub use channel::{Delivery, Mailer};
+pub use message::{Enclosed, Message};
+pub use page::ShownQuery;

@@ -1,13 +1,18 @@
 //! What each kind of notice says: its word in the subject, its headline, what explains it, what to do next.
 
 use crate::domain::notice::{Notice, NoticeReason};
+use crate::domain::policy::AskDefault;
 use crate::domain::switch::Kind;
 use crate::domain::verdict::{Outcome, Withheld};
 use crate::domain::view::WatchView;
 
 /// The outcome in capitals: it sorts, and it is what the lock screen shows.
-pub(super) fn status(reason: NoticeReason) -> &'static str {
-    match reason {
+pub(super) fn status(notice: &Notice) -> &'static str {
+    match notice.reason {
+        NoticeReason::Opened => "WATCHING",
+        NoticeReason::Withheld if notice.watch.outcome == Some(Outcome::Withheld { why: Withheld::ObserveMode }) => {
+            "WOULD HAVE ROLLED BACK"
+        }
         NoticeReason::BreachedActing => "ROLLING BACK",
         NoticeReason::OrderedActing => "ROLLING BACK",
         NoticeReason::ApprovalWanted => "APPROVE?",
@@ -52,12 +57,16 @@ pub(super) fn headline(notice: &Notice) -> String {
             format!("{new} is broken; flipback tries {first} now, and moves {back} to {old} if that does not help.")
         }
         NoticeReason::BreachedActing => format!("{new} is broken; flipback is moving {back} to {old} now."),
+        NoticeReason::Opened => format!("flipback watches {new} for {}.", w.soak + w.long),
         NoticeReason::OrderedActing => {
             format!("A person ordered it: flipback is moving {back} to {old} now.")
         }
         NoticeReason::ApprovalWanted => format!("{new} is broken. May flipback move {back} to {old}?"),
         NoticeReason::Withheld if w.breach.is_none() => {
             format!("Moving {back} to {old} was ordered, and flipback did NOT do it.")
+        }
+        NoticeReason::Withheld if w.outcome == Some(Outcome::Withheld { why: Withheld::ObserveMode }) => {
+            format!("{new} is broken; flipback would have moved {back} to {old}, and only observes.")
         }
         NoticeReason::Withheld => format!("{new} is broken, and flipback did NOT move {back}."),
         NoticeReason::RolledBackRecovered if w.breach.is_none() => {
@@ -146,7 +155,17 @@ pub(super) fn advice(notice: &Notice) -> String {
             "nothing yet; if no result follows within minutes, look at it".into()
         }
         NoticeReason::ApprovalWanted => {
-            format!("approve or decline; without an answer nothing is moved (flipback decline {})", w.id)
+            let (until, without) = match &w.asked {
+                Some(asked) => (
+                    format!(" until {}", asked.until),
+                    match asked.default {
+                        AskDefault::Hold => "nothing is moved",
+                        AskDefault::RollBack => "it is rolled back",
+                    },
+                ),
+                None => (String::new(), "nothing is moved"),
+            };
+            format!("approve, or decline with flipback decline {}{until}; without an answer {without}", w.id)
         }
         NoticeReason::Withheld => withheld_advice(w),
         NoticeReason::Drift => {
@@ -189,7 +208,9 @@ pub(super) fn advice(notice: &Notice) -> String {
         NoticeReason::TrafficLost => "see whether the proxy still sends requests there".into(),
         NoticeReason::Unconfirmed => "see whether the deploy really switched; announce again when it has".into(),
         NoticeReason::Unjudged => format!("judge {new} yourself: flipback could not, and says neither yes nor no"),
-        NoticeReason::Superseded | NoticeReason::Cancelled | NoticeReason::Passed => "nothing".into(),
+        NoticeReason::Opened | NoticeReason::Superseded | NoticeReason::Cancelled | NoticeReason::Passed => {
+            "nothing".into()
+        }
     }
 }
 

@@ -126,7 +126,19 @@ fn all() -> Vec<Notice> {
     ends_early.routed = "green";
     let old_until = Some(BEGAN + Span::from_secs(60));
     let _ = ends_early.announce(Announcement { old_until, ..announcement("blue", "green", "v2") });
+    let observed = || {
+        let mut w = World::with(|s| (s.policy.mode, s.policy.rule) = (Mode::Observe, RuleKind::Evidence));
+        w.errors.insert("green", 0.02);
+        let _ = w.switch("green", "v2");
+        w
+    };
+    let opened = || {
+        let mut w = World::with(|s| s.policy.notify_opened = true);
+        let _ = w.switch("green", "v2");
+        w
+    };
     vec![
+        opened().notice("opened"),
         drift.notice("drift"),
         ordered.notice("ordered_acting"),
         again.notice("quarantined"),
@@ -166,6 +178,7 @@ fn all() -> Vec<Notice> {
         ends_early.notice("old_ends_early"),
         evidence(0.3).notice("thin"),
         evidence(100.0).notice("rolled_back_recovered"),
+        observed().notice("withheld"),
     ]
 }
 

@@ -187,6 +187,34 @@ fn ask_mode_asks_and_waits() {
 }
 
 #[test]
+fn silence_means_what_was_stated() {
+    let ask = || {
+        World::with(|s| {
+            s.policy.mode = Mode::Ask;
+            s.policy.ask_default = crate::domain::policy::AskDefault::RollBack;
+        })
+    };
+    let mut w = ask();
+    bad_release(&mut w);
+    assert_eq!(w.notices, ["approval_wanted", "breached_acting", "rolled_back_recovered"], "{}", w.transcript());
+    assert!(w.transcript().contains("616.5") && w.ran.len() == 1, "after ten minutes: {}", w.transcript());
+    // Nobody approved it: the brakes hold as they do in auto mode.
+    let mut w = ask();
+    bad_release(&mut w);
+    let _ = w.switch("green", "v3");
+    w.run_to_end(2);
+    assert_eq!(w.notices.last().copied(), Some("withheld"), "{}", w.transcript());
+    // And whoever disarms while the question stands has answered it.
+    let mut w = ask();
+    w.errors.insert("green", 0.10);
+    let _ = w.switch("green", "v2");
+    w.run_for(Span::from_secs(60));
+    let _ = w.arm(None, false);
+    w.run_to_end(1);
+    assert_eq!((w.notices.last().copied(), w.ran.len()), (Some("withheld"), 0), "{}", w.transcript());
+}
+
+#[test]
 fn a_failed_attempt_is_tried_again_after_the_probe_showed_that_it_was_not_applied() {
     let mut w = World::new();
     w.steps = [Does::Fails].into();

@@ -8,8 +8,10 @@ use super::BEGAN;
 use super::plan::{Point, SECOND, Then};
 use super::source::{self, Metrics, Ms};
 use super::steps::{Dir, Does};
+use super::store::MAIL;
 use super::world::{Event, Facts, World};
 use crate::domain::attempt::{Found, Marks};
+use crate::domain::letter::{Letter, LetterKey};
 use crate::domain::plan::{AttemptId, AttemptState, HealthReading, ProbeReading, StepEnd, StepResult};
 use crate::domain::signal::Observation;
 use crate::domain::switch::{Announcement, Slot, SwitchId};
@@ -17,7 +19,7 @@ use crate::domain::time::{Span, Timestamp};
 use crate::edge::notify::Delivery;
 use crate::edge::notify::outbox::after_try;
 use crate::engine::message::{Answer, Command, Input, RequestId, StepRun};
-use crate::journal::Write;
+use crate::journal::{RoutedTo, Write};
 use crate::runtime::clock::Steady;
 use crate::runtime::recover;
 use crate::runtime::turn::Wheel;
@@ -499,11 +501,21 @@ impl World {
         let now = self.daemon_now();
         let Some(process) = self.process.as_mut().filter(|p| p.generation == generation) else { return };
         process.mail_at = None;
+        for key in self.store.unrouted() {
+            let to = RoutedTo { channel: MAIL.into(), repeat: None };
+            let letter = LetterKey(key.to_string());
+            self.turn(Vec::new(), &[Write::LetterRouted { letter, to: vec![to], at: now }]);
+            if self.process.as_ref().is_none_or(|p| p.generation != generation) {
+                return;
+            }
+        }
         for queued in self.store.due(now, 20) {
             let tried = if self.mail_down {
                 Err(Delivery::Later("connection refused".into()))
             } else {
-                *self.people.entry(queued.notice.key.clone()).or_default() += 1;
+                if let Letter::Notice(notice) = &queued.letter {
+                    *self.people.entry(notice.key.clone()).or_default() += 1;
+                }
                 Ok(())
             };
             let write = after_try(&queued, tried, now);

@@ -6,23 +6,33 @@ use std::rc::Rc;
 
 use sha2::{Digest, Sha256};
 
+use crate::domain::letter::{DeliveryKey, Letter, LetterKey};
 use crate::domain::notice::{Notice, NoticeKey};
 use crate::domain::plan::AttemptId;
 use crate::domain::switch::SwitchId;
 use crate::domain::time::Timestamp;
 use crate::domain::view::WatchView;
 use crate::engine::message::{Command, Input};
-use crate::journal::{Batch, JournalError, QueuedNotice, Recovered, Snapshot, Write};
+use crate::journal::{Batch, JournalError, Queued, Recovered, Snapshot, Write};
 use crate::runtime::turn::Store;
 
 #[derive(Debug, Clone)]
 pub struct Row {
     pub notice: Notice,
     pub first_at: Timestamp,
+    /// A channel was chosen; before that, and until it is delivered, `next_at` is set.
+    pub routed: bool,
     pub next_at: Option<Timestamp>,
     pub tries: u32,
     pub delivered: bool,
     pub dead_at: Option<Timestamp>,
+}
+
+/// The one channel of this world.
+pub const MAIL: &str = "oncall/email";
+
+fn mail(key: &NoticeKey) -> DeliveryKey {
+    DeliveryKey { letter: LetterKey(key.to_string()), channel: MAIL.into(), nth: 0 }
 }
 
 /// How the next commit goes.
@@ -86,12 +96,25 @@ impl Memory {
         self.chain.clone().finalize().iter().map(|b| format!("{b:02x}")).collect()
     }
 
-    pub fn due(&self, now: Timestamp, limit: usize) -> Vec<QueuedNotice> {
-        let mut due: Vec<&Row> = self.outbox.values().filter(|r| r.next_at.is_some_and(|at| at <= now)).collect();
+    /// Notices that no channel was chosen for yet.
+    pub fn unrouted(&self) -> Vec<NoticeKey> {
+        self.outbox.values().filter(|r| !r.routed && r.next_at.is_some()).map(|r| r.notice.key.clone()).collect()
+    }
+
+    pub fn due(&self, now: Timestamp, limit: usize) -> Vec<Queued> {
+        let is_due = |r: &&Row| r.routed && r.next_at.is_some_and(|at| at <= now);
+        let mut due: Vec<&Row> = self.outbox.values().filter(is_due).collect();
         due.sort_by_key(|r| r.first_at);
         due.into_iter()
             .take(limit)
-            .map(|r| QueuedNotice { notice: r.notice.clone(), tries: r.tries, first_at: r.first_at, fell_back: false })
+            .map(|r| Queued {
+                key: mail(&r.notice.key),
+                letter: Letter::Notice(Box::new(r.notice.clone())),
+                tries: r.tries,
+                first_at: r.first_at,
+                repeat: None,
+                fell_back: false,
+            })
             .collect()
     }
 
@@ -127,6 +150,7 @@ impl Memory {
                         let row = Row {
                             notice: (**notice).clone(),
                             first_at: entry.at,
+                            routed: false,
                             next_at: Some(entry.at),
                             tries: 0,
                             delivered: false,
@@ -157,22 +181,37 @@ impl Memory {
         Ok(())
     }
 
+    fn row(&mut self, key: &LetterKey) -> Option<&mut Row> {
+        let (switch, n) = key.0.rsplit_once(".n")?;
+        let key = NoticeKey { switch: SwitchId::try_new(switch).ok()?, n: n.parse().ok()? };
+        self.outbox.get_mut(&key)
+    }
+
     fn write(&mut self, write: &Write) {
         match write {
-            Write::NoticeDelivered { key, .. } => {
-                if let Some(row) = self.outbox.get_mut(key) {
+            Write::LetterRouted { letter, to, .. } => {
+                if let Some(row) = self.row(letter) {
+                    row.routed = true;
+                    if to.is_empty() {
+                        row.next_at = None;
+                    }
+                }
+            }
+            Write::Delivered { key, .. } => {
+                if let Some(row) = self.row(&key.letter) {
                     (row.delivered, row.next_at, row.tries) = (true, None, row.tries + 1);
                 }
             }
-            Write::NoticeDelayed { key, next_at, .. } => {
-                if let Some(row) = self.outbox.get_mut(key).filter(|r| r.next_at.is_some()) {
+            Write::Delayed { key, next_at, .. } => {
+                if let Some(row) = self.row(&key.letter).filter(|r| r.next_at.is_some()) {
                     (row.next_at, row.tries) = (Some(*next_at), row.tries + 1);
                 }
             }
-            Write::NoticeDead { key, at, error } => {
-                if let Some(row) = self.outbox.get_mut(key) {
+            Write::Dead { key, at, error } => {
+                if let Some(row) = self.row(&key.letter) {
                     (row.dead_at, row.next_at) = (Some(*at), None);
-                    if at.since(row.first_at).as_millis() < 72 * 3_600_000 {
+                    let first_at = row.first_at;
+                    if at.since(first_at).as_millis() < 72 * 3_600_000 {
                         self.broken = Some((3, format!("{key} was given up early: {error}")));
                     }
                 }

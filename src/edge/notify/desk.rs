@@ -1,0 +1,129 @@
+//! Who is told what and how, as the configuration has it; begun anew at a reload.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::channel::{Channel, ChannelError};
+use super::page::{Link, ShownQuery};
+use super::route::{Route, labels};
+use super::safe::tame;
+use super::templates::Templates;
+use crate::config::settings::{EmailSettings, FallbackSettings, LinkSettings, NotifySettings};
+use crate::domain::letter::Letter;
+use crate::domain::notice::{Notice, Severity};
+use crate::domain::time::Span;
+use crate::journal::RoutedTo;
+
+/// Finds the queries that show a notice's signals.
+pub type Queries = Box<dyn Fn(&Notice) -> Vec<ShownQuery> + Send + Sync>;
+
+/// What goes beside the cut-over and the end of a trouble in a linked graph.
+const AROUND: Span = Span::from_mins(15);
+
+pub struct Desk {
+    /// `None`: notices go to the log only.
+    pub route: Option<Route>,
+    /// Names of channels by receiver.
+    receivers: BTreeMap<String, Vec<String>>,
+    send_resolved: BTreeMap<String, bool>,
+    pub channels: BTreeMap<String, Arc<Channel>>,
+    pub fallback: Option<FallbackSettings>,
+    pub templates: Templates,
+    links: LinkSettings,
+    pub host: String,
+}
+
+impl Desk {
+    pub fn new(settings: &NotifySettings, email: Option<&EmailSettings>, host: &str) -> Result<Desk, ChannelError> {
+        let templates = match &settings.templates {
+            Some(dir) => Templates::with(dir).map_err(|why| ChannelError(format!("[notify] templates: {why}")))?,
+            None => Templates::ours(),
+        };
+        let (mut channels, mut receivers, mut send_resolved) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        for receiver in &settings.receivers {
+            let made = Channel::all(receiver, email, host)
+                .map_err(|error| ChannelError(format!("receiver {}: {error}", receiver.name)))?;
+            receivers.insert(receiver.name.clone(), made.iter().map(|(name, _)| name.clone()).collect());
+            send_resolved.insert(receiver.name.clone(), receiver.send_resolved);
+            channels.extend(made.into_iter().map(|(name, channel)| (name, Arc::new(channel))));
+        }
+        Ok(Desk {
+            route: settings.route.clone(),
+            receivers,
+            send_resolved,
+            channels,
+            fallback: settings.fallback.clone(),
+            templates,
+            links: settings.links.clone(),
+            host: host.to_owned(),
+        })
+    }
+
+    pub fn channels_of(&self, receiver: &str) -> &[String] {
+        self.receivers.get(receiver).map_or(&[], Vec::as_slice)
+    }
+
+    pub fn receivers(&self) -> impl Iterator<Item = &str> {
+        self.receivers.keys().map(String::as_str)
+    }
+
+    /// Where a letter goes. What settles a trouble goes to everybody who was told of it as well.
+    pub fn route(&self, letter: &Letter, told_before: &[String]) -> Vec<RoutedTo> {
+        let Some(route) = &self.route else { return Vec::new() };
+        let repeats = letter.severity() == Severity::Page;
+        let mut found: BTreeMap<String, Option<Span>> = BTreeMap::new();
+        for (receiver, repeat) in route.resolve(&labels(letter)) {
+            for channel in self.channels_of(&receiver) {
+                found.insert(channel.clone(), repeat.filter(|_| repeats));
+            }
+        }
+        for channel in told_before.iter().filter(|channel| self.channels.contains_key(*channel)) {
+            let receiver = channel.split('/').next().unwrap_or_default();
+            if self.send_resolved.get(receiver).copied().unwrap_or(true) {
+                found.entry(channel.clone()).or_insert(None);
+            }
+        }
+        // A channel that did not take a notice is not told by that channel.
+        if let Letter::Undeliverable(u) = letter {
+            found.remove(&u.channel);
+        }
+        found.into_iter().map(|(channel, repeat)| RoutedTo { channel, repeat }).collect()
+    }
+
+    /// Where to look further, by the operator's templates.
+    pub fn links(&self, letter: &Letter) -> Vec<Link> {
+        let Some(notice) = letter.notice() else { return Vec::new() };
+        let w = &notice.watch;
+        let from = w.cut_over_at.unwrap_or(w.opened_at) - AROUND;
+        let values = [
+            ("service", w.switch.service.to_string()),
+            ("slot", w.switch.new.to_string()),
+            ("old", w.switch.old.to_string()),
+            ("new", w.switch.new.to_string()),
+            ("version", w.switch.version.as_ref().map_or(String::new(), ToString::to_string)),
+            ("switch", w.id.to_string()),
+            ("from_ms", from.as_millis().to_string()),
+            ("to_ms", (notice.at + AROUND).as_millis().to_string()),
+        ];
+        let fill = |template: &str| {
+            values.iter().fold(template.to_owned(), |text, (name, value)| {
+                text.replace(&format!("{{{{ {name} }}}}"), &encoded(value))
+            })
+        };
+        [("Grafana", &self.links.grafana), ("Status page", &self.links.status_page)]
+            .into_iter()
+            .filter_map(|(name, template)| {
+                Some(Link { name: name.to_owned(), url: tame(&fill(template.as_ref()?), 1000) })
+            })
+            .collect()
+    }
+}
+
+/// Variables that a link's template may use.
+pub const LINK_VARIABLES: [&str; 8] = ["service", "slot", "old", "new", "version", "switch", "from_ms", "to_ms"];
+
+/// Everything but plain letters as %XX: a name cannot leave its place in the address.
+fn encoded(text: &str) -> String {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b);
+    text.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
+}

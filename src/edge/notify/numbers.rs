@@ -1,0 +1,55 @@
+//! Numbers for people.
+
+use crate::domain::signal::Signal;
+
+pub fn number(signal: &Signal, v: f64) -> String {
+    match signal {
+        Signal::ErrorRate => percent(v),
+        Signal::Latency(_) if v < 0.01 => format!("{:.1} ms", v * 1000.0),
+        Signal::Latency(_) => format!("{} ms", thousands(v * 1000.0)),
+        Signal::Alive => if v > 0.0 { "alive" } else { "down" }.into(),
+        Signal::Traffic => format!("{v:.1}/s"),
+        Signal::Custom(_) => format!("{v}"),
+    }
+}
+
+pub fn percent(rate: f64) -> String {
+    let p = rate * 100.0;
+    if p == 0.0 {
+        "0 %".into()
+    } else if p < 0.01 {
+        format!("{p:.4} %")
+    } else if p < 10.0 {
+        format!("{p:.2} %")
+    } else {
+        format!("{p:.1} %")
+    }
+}
+
+pub fn thousands(n: f64) -> String {
+    let digits = format!("{:.0}", n.abs());
+    let mut out = String::new();
+    for (i, c) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i) % 3 == 0 {
+            out.push(',');
+        }
+        out.push(c);
+    }
+    out
+}
+
+/// A number of any size, in as many digits as it deserves.
+pub fn large(n: f64) -> String {
+    if n >= 1e7 { format!("10^{:.0}", n.log10().floor()) } else { thousands(n) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_for_people() {
+        assert_eq!(thousands(1_234_567.0), "1,234,567");
+        assert_eq!((percent(0.0), percent(0.0093), percent(0.5)), ("0 %".into(), "0.93 %".into(), "50.0 %".into()));
+    }
+}
