@@ -10,6 +10,7 @@ mod journal;
 mod operate;
 mod show;
 mod simulate;
+mod trial;
 mod wait;
 
 use std::io::Write;
@@ -154,6 +155,15 @@ enum Verb {
         #[arg(long, default_value = "")]
         why: String,
     },
+    /// You look after it: no more reminders of what a watch has told
+    Ack {
+        id: String,
+        #[arg(long, default_value = "")]
+        why: String,
+    },
+    /// Try what is configured
+    #[command(subcommand)]
+    Test(trial::Verb),
     /// End a watch without a verdict
     Cancel {
         id: String,
@@ -224,6 +234,8 @@ pub fn main() -> i32 {
         Verb::Approve { id, why } => operate::upon(&global, &id, "approve", json!({ "why": why })),
         Verb::Decline { id, why } => operate::upon(&global, &id, "decline", json!({ "why": why })),
         Verb::Rollback { id, why } => operate::upon(&global, &id, "rollback", json!({ "why": why })),
+        Verb::Ack { id, why } => operate::upon(&global, &id, "ack", json!({ "why": why })),
+        Verb::Test(verb) => trial::run(&global, &verb),
         Verb::Cancel { id, why } => operate::upon(&global, &id, "cancel", json!({ "why": why })),
         Verb::Pause { id, lasts, why } => {
             operate::upon(&global, &id, "pause", json!({ "for": lasts.to_string(), "why": why }))

@@ -217,6 +217,7 @@ fn daemon(
         reload: reload_sender,
         live_check: live_check(settings.clone(), source.clone(), health),
         record_baseline: record_baseline(settings.clone(), dispatch),
+        test_notify: test_notify(outbox.clone(), settings.clone()),
         hooks: hooks.clone(),
         hook_limit: Limiter::new(HOOKS_PER_S, HOOKS_BURST),
         announce_limit: Limiter::new(ANNOUNCEMENTS_PER_S, ANNOUNCEMENTS_BURST),
@@ -230,10 +231,22 @@ fn daemon(
     let routing = runtime.spawn(outbox.clone().route(wake, stop.clone()));
     telling.begin();
     runtime.spawn(systemd::watchdog(progress, stop.clone()));
+    let facts_seen = facts.clone();
     runtime.spawn(systemd::keep_status(move || status_line(&facts), stop.clone()));
 
     let result = runtime.block_on(async {
-        let _scheduler = schedule::start(&inbox, drills.as_deref())
+        let digest = current(&settings).digest.clone();
+        let digest = digest.map(|digest| {
+            let (settings, facts) = (settings.clone(), facts_seen.clone());
+            let (reader, inbox) = (outbox.reader.clone(), inbox.clone());
+            let post = move || {
+                if let Err(error) = post_digest(&settings, &facts, &reader, &inbox) {
+                    tracing::error!(%error, "a digest was not made");
+                }
+            };
+            (digest.cron, Arc::new(post) as Arc<dyn Fn() + Send + Sync>)
+        });
+        let _scheduler = schedule::start(&inbox, drills.as_deref(), digest)
             .await
             .map_err(|error| (TEMPORARY, format!("the scheduler does not start: {error}")))?;
         let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()));
@@ -476,6 +489,52 @@ fn record_baseline(settings: Arc<RwLock<Arc<Settings>>>, dispatch: Dispatch) -> 
             dispatch.record(&crate::engine::message::RecordAsk { service: name, metrics, slots }).await
         })
     })
+}
+
+type TestNotify = Box<
+    dyn Fn(Option<String>, Option<String>) -> api::Async<Result<Vec<crate::edge::notify::trial::TriedChannel>, String>>
+        + Send
+        + Sync,
+>;
+
+fn test_notify(outbox: Outbox, settings: Arc<RwLock<Arc<Settings>>>) -> TestNotify {
+    Box::new(move |receiver, kind| {
+        let (outbox, settings) = (outbox.clone(), current(&settings));
+        Box::pin(async move {
+            crate::edge::notify::trial::try_out(
+                &outbox,
+                &settings.notify.receivers,
+                receiver.as_deref(),
+                kind.as_deref(),
+            )
+            .await
+        })
+    })
+}
+
+/// Posts a digest of the time behind.
+fn post_digest(
+    settings: &RwLock<Arc<Settings>>,
+    facts: &Mutex<Facts>,
+    reader: &Reader,
+    inbox: &Inbox,
+) -> Result<(), String> {
+    let settings = current(settings);
+    let Some(digest) = &settings.digest else { return Ok(()) };
+    let facts = facts.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+    let now_of = facts
+        .services
+        .iter()
+        .map(|(name, f)| {
+            (name.clone(), crate::edge::notify::summary::Now { armed: f.armed && facts.armed, live: f.live.clone() })
+        })
+        .collect();
+    // Two that come at once are one: its key is its minute.
+    let at = clock::now().floor_to(Span::from_mins(1));
+    let digest = crate::edge::notify::summary::digest(reader, &settings.services, &now_of, at, digest.covers)
+        .map_err(|error| error.to_string())?;
+    let letter = Box::new(crate::domain::letter::Letter::Digest(Box::new(digest)));
+    inbox.write(crate::journal::Write::LetterPosted { letter, at }).map_err(|error| format!("{error:?}"))
 }
 
 /// For each judged signal the query that shows it, and a link.

@@ -12,6 +12,7 @@ mod bad_config;
 mod bad_events;
 mod bad_requests;
 mod bench;
+mod channels;
 mod crash_points;
 mod exact_counts;
 mod faults;

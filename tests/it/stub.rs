@@ -34,6 +34,14 @@ pub struct Stub {
 impl Stub {
     /// Answers every request by the handler: status and body.
     pub fn start(answer: impl Fn(&Asked) -> (u16, String) + Send + Sync + 'static) -> Stub {
+        Stub::with_head(move |asked| {
+            let (status, body) = answer(asked);
+            (status, String::new(), body)
+        })
+    }
+
+    /// The same with further header lines (`Retry-After: 3`).
+    pub fn with_head(answer: impl Fn(&Asked) -> (u16, String, String) + Send + Sync + 'static) -> Stub {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let asked: Arc<Mutex<Vec<Asked>>> = Arc::default();
@@ -44,11 +52,12 @@ impl Stub {
                 std::thread::spawn(move || {
                     let mut stream = stream;
                     let Some(asked) = read(&stream) else { return };
-                    let (status, body) = answer(&asked);
+                    let (status, more, body) = answer(&asked);
+                    let more = if more.is_empty() { more } else { format!("{more}\r\n") };
                     all.lock().unwrap().push(asked);
                     let length = body.len();
                     let head = format!(
-                        "HTTP/1.1 {status} Said\r\nContent-Type: application/json\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
+                        "HTTP/1.1 {status} Said\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n{more}Connection: close\r\n\r\n"
                     );
                     let _ = stream.write_all(format!("{head}{body}").as_bytes());
                 });

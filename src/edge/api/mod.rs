@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::hooks::Hooks;
 use super::inbox::Inbox;
 use super::metrics::Metrics;
+use super::notify::trial::TriedChannel;
 use super::sources::Finding;
 use crate::config::Settings;
 use crate::domain::switch::ServiceName;
@@ -58,6 +59,9 @@ pub struct ApiContext {
     pub live_check: Box<dyn Fn(Option<ServiceName>) -> Async<Vec<Finding>> + Send + Sync>,
     /// Brings the recorded baseline up to now; says how many cells came.
     pub record_baseline: Box<dyn Fn(ServiceName) -> Async<Result<usize, String>> + Send + Sync>,
+    /// Sends samples by receiver and kind; says what became of each.
+    pub test_notify:
+        Box<dyn Fn(Option<String>, Option<String>) -> Async<Result<Vec<TriedChannel>, String>> + Send + Sync>,
     pub hooks: Arc<RwLock<Arc<Hooks>>>,
     /// Deliveries of one webhook.
     pub hook_limit: Limiter,

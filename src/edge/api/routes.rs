@@ -18,7 +18,9 @@ use super::ApiContext;
 use super::auth::{Peer, Token};
 use super::parse::{self, Fields, Refusal};
 use super::receive;
-use super::types::{Announced, BaselineAnswer, Done, Envelope, Findings, RangeAnswer, ServiceStatus, Status};
+use super::types::{
+    Announced, BaselineAnswer, Done, Envelope, Findings, RangeAnswer, ServiceStatus, Status, TestNotified,
+};
 use super::verbs;
 use crate::domain::baseline::BaselineAsk;
 use crate::domain::service::Slots;
@@ -53,6 +55,7 @@ pub fn router(context: Arc<ApiContext>, token: Option<Token>) -> Router {
         .route("/api/v1/baseline/{service}", get(baseline))
         .route("/api/v1/baseline/{service}/{verb}", post(baseline_verb))
         .route("/api/v1/check", post(check))
+        .route("/api/v1/test/notify", post(test_notify))
         .route("/-/reload", post(reload))
         // Before the token's layer, so that it is behind the token as well.
         .method_not_allowed_fallback(wrong_method);
@@ -362,6 +365,21 @@ async fn check(State(c): Context, body: Bytes) -> Response {
     success(StatusCode::OK, Findings { findings: (c.live_check)(service).await })
 }
 
+async fn test_notify(State(c): Context, body: Bytes) -> Response {
+    let read = Fields::parse(&body).and_then(|mut fields| {
+        let (receiver, kind) = (fields.text("receiver")?, fields.text("kind")?);
+        fields.finish()?;
+        Ok((receiver, kind))
+    });
+    match read {
+        Ok((receiver, kind)) => match (c.test_notify)(receiver, kind).await {
+            Ok(tried) => success(StatusCode::OK, TestNotified { tried }),
+            Err(why) => failure(StatusCode::NOT_FOUND, "not_found", &why),
+        },
+        Err(refusal) => refused(refusal),
+    }
+}
+
 async fn reload(State(c): Context) -> Response {
     let (sender, answer) = oneshot::channel();
     if c.reload.send(sender).await.is_err() {
@@ -438,7 +456,7 @@ pub(super) fn answered(answer: Result<Answer, NotTaken>) -> Response {
     }
 }
 
-fn not_taken(error: NotTaken) -> Response {
+pub(super) fn not_taken(error: NotTaken) -> Response {
     let text = match error {
         NotTaken::Busy => "flipback is busy: try again in a second",
         NotTaken::Stopping => "flipback is stopping: try again when it is up",

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::domain::view::WatchView;
+use crate::edge::notify::trial::TriedChannel;
 use crate::edge::sources::Finding;
 
 /// Prometheus's envelope.
@@ -65,6 +66,12 @@ pub struct RangeAnswer {
     pub to: String,
     pub by: String,
     pub why: String,
+}
+
+/// What became of samples, channel by channel.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TestNotified {
+    pub tried: Vec<TriedChannel>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -5,12 +5,15 @@ use axum::extract::{ConnectInfo, Path, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 
+use super::ApiContext;
 use super::auth::Peer;
 use super::parse::{self, Fields, Refusal};
-use super::routes::{Context, answered, failure, refused, switch_id};
-use crate::domain::switch::ServiceName;
+use super::routes::{Context, answered, failure, not_taken, refused, success, switch_id};
+use super::types::Done;
+use crate::domain::switch::{ServiceName, SwitchId};
 use crate::domain::time::Span;
 use crate::engine::message::{Hold, Input};
+use crate::journal::Write;
 
 /// A pause without a length.
 const PAUSE: Span = Span::from_mins(15);
@@ -18,7 +21,7 @@ const PAUSE: Span = Span::from_mins(15);
 /// The longest that is taken: the engine has its own bounds below it.
 const LONGEST: Span = Span::from_mins(48 * 60);
 
-const VERBS: &str = "the verbs are approve, decline, cancel, rollback, pause, resume and extend";
+const VERBS: &str = "the verbs are approve, decline, cancel, rollback, pause, resume, extend and ack";
 
 enum Said {
     Answer { approve: bool },
@@ -39,6 +42,11 @@ pub async fn upon_watch(
     };
     let read = Fields::parse(&body).and_then(|mut fields| {
         let said = match verb.as_str() {
+            // Nothing for the engine: somebody looks after it.
+            "ack" => {
+                let why = parse::why(&mut fields)?;
+                return fields.finish().map(|()| Some((None, why)));
+            }
             "approve" => Said::Answer { approve: true },
             "decline" => Said::Answer { approve: false },
             "cancel" => Said::Cancel,
@@ -52,7 +60,7 @@ pub async fn upon_watch(
             _ => return Ok(None),
         };
         let why = parse::why(&mut fields)?;
-        fields.finish().map(|()| Some((said, why)))
+        fields.finish().map(|()| Some((Some(said), why)))
     });
     let (said, why) = match read {
         Ok(Some(read)) => read,
@@ -60,6 +68,7 @@ pub async fn upon_watch(
         Err(refusal) => return refused(refusal),
     };
     let by = peer.to_string();
+    let Some(said) = said else { return acknowledged(&c, switch, by, &why).await };
     let input = |request| match said {
         Said::Answer { approve } => Input::Answered { request, switch, approve, by, why },
         Said::Cancel => Input::Cancelled { request, switch, by, why },
@@ -67,6 +76,22 @@ pub async fn upon_watch(
         Said::Hold(hold) => Input::Held { request, switch, hold, by, why },
     };
     answered(c.inbox.ask(input).await)
+}
+
+async fn acknowledged(c: &ApiContext, switch: SwitchId, by: String, why: &str) -> Response {
+    match c.reader.watch(&switch) {
+        Ok(Some(_)) => {}
+        Ok(None) => return failure(StatusCode::NOT_FOUND, "not_found", &format!("there is no watch {switch}")),
+        Err(error) => return failure(StatusCode::INTERNAL_SERVER_ERROR, "journal", &error.to_string()),
+    }
+    let write = Write::Acknowledged { switch: switch.clone(), by: by.clone(), at: (c.now)() };
+    match c.inbox.write_synced(write).await {
+        Ok(()) => {
+            tracing::info!(%switch, by, why, "acknowledged");
+            success(StatusCode::OK, Done { text: format!("{switch}: no more reminders of what was told so far") })
+        }
+        Err(error) => not_taken(error),
+    }
 }
 
 pub async fn drill(

@@ -56,6 +56,10 @@ fn broke(notice: &Notice, breached: &[&Evidence]) -> String {
             if signals.is_empty() { undone } else { format!("{undone}; before that: {signals}") }
         }
         _ if !signals.is_empty() => signals,
+        NoticeReason::OrderedActing => {
+            format!("nothing that flipback judged; ordered {}", said.unwrap_or_else(|| "by a person".into()))
+        }
+        NoticeReason::Paused => format!("nothing is judged {}", said.unwrap_or_else(|| "for now".into())),
         NoticeReason::Blind => format!("flipback's sight: {}", said.unwrap_or_else(|| "no readings".into())),
         NoticeReason::SeesAgain => "nothing any more: the readings are back".into(),
         NoticeReason::LittleBaseline => {
@@ -114,6 +118,8 @@ fn sure(notice: &Notice, breached: &[&Evidence]) -> String {
         NoticeReason::Opened => "the soak has begun; nothing is judged yet".into(),
         NoticeReason::OldEndsEarly => "the announcement says so".into(),
         NoticeReason::Superseded | NoticeReason::Cancelled => "it ended before a verdict".into(),
+        NoticeReason::Quarantined => "the journal has these rollbacks".into(),
+        NoticeReason::AfterPassedFailed => "the step's own end says so: see its output".into(),
         NoticeReason::Stuck => "the step may or may not have been applied".into(),
         _ => "a person decided it, not the evidence".into(),
     }
@@ -162,7 +168,7 @@ fn acted(notice: &Notice) -> String {
         }
         (None, NoticeReason::ApprovalWanted) => "nothing yet: mode is ask".into(),
         (None, NoticeReason::Paused) => match &w.paused {
-            Some(p) => format!("paused by {} until {}", p.by, p.until),
+            Some(p) => format!("paused {} until {}", p.by, p.until),
             None => "paused".into(),
         },
         (None, NoticeReason::Stuck) => done(w),
@@ -177,6 +183,7 @@ fn worked(notice: &Notice) -> String {
     let w = &notice.watch;
     match (&w.outcome, notice.reason) {
         (Some(outcome), NoticeReason::Drift) => format!("it did ({}), until it was undone", outcome.word()),
+        (Some(Outcome::RollbackFailed { why }), NoticeReason::Stuck) => format!("not known: {why}"),
         (_, NoticeReason::AfterPassedFailed) => "no; the release itself is good".into(),
         (Some(Outcome::RollbackFailed { why } | Outcome::DrillFailed { why }), _) => format!("no: {why}"),
         (Some(Outcome::Healed { .. } | Outcome::RolledBackRecovered), _) => format!("yes: {}", recovery(w)),

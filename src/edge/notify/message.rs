@@ -42,11 +42,13 @@ pub struct Enclosed {
     pub links: Vec<Link>,
     pub charts: Vec<(super::page::ChartRef, Option<Vec<u8>>)>,
     pub earlier: Vec<Told>,
+    /// Nothing happened: somebody tries a receiver.
+    pub test: bool,
 }
 
 impl Message {
     pub fn new(letter: &Letter, nth: u32, enclosed: Enclosed, templates: &Templates, host: &str) -> Message {
-        let Enclosed { queries, links, charts, earlier } = enclosed;
+        let Enclosed { queries, links, charts, earlier, test } = enclosed;
         let mut page = match letter {
             Letter::Notice(notice) => page(notice, &queries, &links, host),
             Letter::Undeliverable(u) => others::undeliverable(u, &links, host),
@@ -55,6 +57,10 @@ impl Message {
         if nth > 0 {
             page.subject = page.subject.replacen("[flipback] ", "[flipback] STILL: ", 1);
             page.footer = format!("{}; reminder {nth}", page.footer);
+        }
+        if test {
+            page.subject = page.subject.replacen("[flipback] ", "[flipback] TEST: ", 1);
+            page.headline = format!("This is a test, and nothing happened. {}", page.headline);
         }
         let mut pictures = Vec::new();
         for (chart, png) in charts {
@@ -96,7 +102,9 @@ impl Message {
         match &self.letter {
             Letter::Notice(notice) if notice.watch.is_drill() => format!("drill/{}", notice.watch.switch.service),
             Letter::Notice(notice) => notice.key.switch.to_string(),
-            Letter::Undeliverable(_) | Letter::Digest(_) => self.letter.key().0,
+            // It is over when the trouble is over that it was about.
+            Letter::Undeliverable(u) => u.of.key.switch.to_string(),
+            Letter::Digest(_) => self.letter.key().0,
         }
     }
 }

@@ -12,7 +12,10 @@ pub mod outbox;
 pub mod page;
 pub mod route;
 mod safe;
+pub mod sample;
+pub mod summary;
 pub mod templates;
+pub mod trial;
 mod words;
 
 pub use channel::{Delivery, Mailer};

@@ -198,7 +198,14 @@ fn subject(notice: &Notice, breached: &[&Evidence]) -> String {
         NoticeReason::RolledBackRecovered | NoticeReason::RolledBackNotRecovered | NoticeReason::RolledBackUnseen
     );
     let way = if rolled { format!("{} {} → {}", subject_of(w), w.switch.new, w.back_to) } else { way(w) };
-    let what = breached.first().map_or(String::new(), |e| format!(": {}", short(e)));
+    let still = match (notice.reason, w.recovery.as_ref()) {
+        // What is wrong now, and where; what was wrong before is in the answers.
+        (NoticeReason::RolledBackNotRecovered, Some(r)) if r.ticks_fine == 0 => {
+            r.error_rate.map(|rate| format!(": {} {} errors", w.back_to, percent(rate)))
+        }
+        _ => None,
+    };
+    let what = still.or_else(|| breached.first().map(|e| format!(": {}", short(e)))).unwrap_or_default();
     let line = format!("[flipback] {} {way}{}{what}", status(notice), versioned(w));
     tame(&line, SUBJECT_CHARS)
 }
