@@ -13,16 +13,14 @@ use flipback::domain::notice::{Notice, NoticeReason};
 use flipback::domain::signal::{Quantile, Signal};
 use flipback::domain::time::Span;
 use flipback::edge::notify::templates::Templates;
-use flipback::edge::notify::{Delivery, Enclosed, Mailer, Message, ShownQuery};
+use flipback::edge::notify::{Delivery, Enclosed, Mailer, Message, ShownQuery, sample};
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::stack::{Proc, free_port, program, wait_until};
 
-/// One of each reason, made by the engine's timelines.
 fn notices() -> Vec<Notice> {
-    let snapshot = include_str!("../vectors/notices.snap");
-    serde_json::from_str(snapshot.splitn(3, "---\n").nth(2).unwrap()).unwrap()
+    sample::notices().to_vec()
 }
 
 fn notice(reason: NoticeReason) -> Notice {
@@ -47,32 +45,101 @@ fn rendered(notice: &Notice) -> Message {
     Message::new(&Letter::Notice(Box::new(notice.clone())), 0, enclosed, &Templates::ours(), "ops1")
 }
 
-/// `FLIPBACK_MAILS_TO=DIR` writes them as HTML besides, to be looked at in a browser.
+/// Every kind that there is, and the other faces of some.
+fn all() -> Vec<Message> {
+    let others = sample::letters().into_iter().filter(|l| !matches!(l, Letter::Notice(_)));
+    let made = |letter: &Letter| {
+        let enclosed = sample::enclosed(letter, Vec::new());
+        Message::new(letter, 0, enclosed, &Templates::ours(), "ops1")
+    };
+    let notices = notices().into_iter().map(|notice| Letter::Notice(Box::new(notice)));
+    notices.chain(others).map(|letter| made(&letter)).collect()
+}
+
+/// `FLIPBACK_MAILS_TO=DIR` writes them as HTML besides, with their pictures, to be looked at in a browser.
 #[test]
 fn each_reason_has_its_own_words() {
     let to_look_at = std::env::var_os("FLIPBACK_MAILS_TO");
-    let mut text = String::new();
-    for notice in notices() {
-        let mail = rendered(&notice);
+    let (mut text, mut html) = (String::new(), String::new());
+    for mail in all() {
+        let kind = mail.page.kind;
         if let Some(dir) = &to_look_at {
             fs::create_dir_all(dir).unwrap();
-            fs::write(Path::new(dir).join(format!("{}.html", notice.reason.word())), &mail.html).unwrap();
+            let mut page = mail.html.clone();
+            for picture in &mail.pictures {
+                let name = format!("{kind}-{}.png", picture.cid);
+                fs::write(Path::new(dir).join(&name), &picture.png).unwrap();
+                page = page.replace(&format!("cid:{}", picture.cid), &name);
+            }
+            fs::write(Path::new(dir).join(format!("{kind}.html")), page).unwrap();
         }
-        writeln!(text, "=== {} ===\nSubject: {}\n\n{}", notice.reason.word(), mail.subject, mail.text).unwrap();
+        writeln!(text, "=== {kind} ===\nSubject: {}\n\n{}", mail.subject, mail.text).unwrap();
+        // The style is the same in all of them, and has a picture to be looked at.
+        let body = mail.html.split("<body>").nth(1).unwrap();
+        writeln!(html, "=== {kind} ===\n{body}").unwrap();
     }
     insta::assert_snapshot!("mails", text);
+    insta::assert_snapshot!("mails_html", html);
+}
+
+/// The words under a responder's eyes, in this order, whatever the notice is.
+#[test]
+fn each_notice_answers_the_five_questions_above_everything_else() {
+    const FACTS: [&str; 5] = ["What broke", "How sure", "What was done", "Did it work", "What now"];
+    let mut kinds: Vec<&str> = Vec::new();
+    for mail in all() {
+        let page = &mail.page;
+        kinds.push(page.kind);
+        let asked: Vec<&str> = page.answers.iter().map(|(q, _)| *q).collect();
+        assert_eq!(asked, FACTS, "{}", page.kind);
+        let (mut at, mut at_html) = (0, 0);
+        for (question, answer) in &page.answers {
+            assert!(answer.trim().len() > 2, "{}: {question}: {answer:?}", page.kind);
+            let line = format!("\n{question}: {answer}\n");
+            let found =
+                mail.text.find(&line).unwrap_or_else(|| panic!("{}: {line} is not in\n{}", page.kind, mail.text));
+            assert!(found > at || at == 0);
+            at = found;
+            let found = mail.html.find(&format!("<dt>{question}</dt>")).unwrap();
+            assert!(found > at_html && mail.html[found..].starts_with(&format!("<dt>{question}</dt><dd>")));
+            at_html = found;
+        }
+        // On a telephone's first screen: within so many lines of text.
+        let lines = mail.text[..at].lines().count();
+        assert!(lines <= 8, "{}: the last answer is in line {lines}", page.kind);
+        assert!(mail.text.contains(&format!("Next command:\n    {}", page.command)));
+        assert!(mail.subject.starts_with(&format!("[flipback] {}", page.status)), "{}", mail.subject);
+        let waits = ["not known yet", "nothing yet"].iter().any(|w| page.answers[3].1.contains(w));
+        assert!(!waits || ["breached_acting", "ordered_acting"].contains(&page.kind), "{}", page.kind);
+    }
+    kinds.sort_unstable();
+    kinds.dedup();
+    let mut wanted: Vec<&str> = flipback::edge::notify::route::kinds().collect();
+    wanted.sort_unstable();
+    assert_eq!(kinds, wanted, "a kind without a sample is a kind that nobody has read");
 }
 
 #[test]
 fn a_mail_is_small_and_asks_nothing_of_the_network() {
-    for notice in notices() {
-        let mail = rendered(&notice);
-        assert!(mail.html.len() < 100_000, "{}: {} bytes", notice.reason.word(), mail.html.len());
-        for outside in ["<img", "src=", "url(", "<link", "<script", "@import"] {
-            assert!(!mail.html.contains(outside), "{}: {outside}", notice.reason.word());
+    let mut with_pictures = 0;
+    for mail in all() {
+        let kind = mail.page.kind;
+        // As it goes over the wire: three bytes become four.
+        let pictures: usize = mail.pictures.iter().map(|p| p.png.len() * 4 / 3).sum();
+        let size = mail.html.len() + mail.text.len() + pictures;
+        assert!(size < 100_000, "{kind}: {size} bytes");
+        with_pictures += usize::from(pictures > 0);
+        assert_eq!(mail.html.matches("<img").count(), mail.pictures.len(), "{kind}");
+        for picture in &mail.pictures {
+            assert!(mail.html.contains(&format!("src=\"cid:{}\"", picture.cid)), "{kind}");
         }
-        assert!(mail.subject.chars().count() <= 180 && mail.text.lines().all(|l| l.chars().count() < 1000));
+        let html = mail.html.replace("src=\"cid:", "");
+        for outside in ["src=", "url(", "<link", "<script", "@import"] {
+            assert!(!html.contains(outside), "{kind}: {outside}");
+        }
+        assert!(mail.subject.chars().count() <= 180 && mail.text.lines().all(|l| l.chars().count() < 2100));
     }
+    assert!(with_pictures > 8, "{with_pictures} mails have a picture");
 }
 
 /// What comes from outside (a source's name, a step's output, Prometheus's words) cannot leave its place.
@@ -113,6 +180,139 @@ fn hostile_values_stay_text() {
         assert!(!text.contains('\u{202e}'), "the order of letters is not turned round");
     }
     assert!(!mail.subject.contains('\n') && mail.html.len() < 100_000, "{} bytes", mail.html.len());
+}
+
+/// A hundred thousand values from outside, through every template and every channel's words: no header breaks, no
+/// markup comes alive, nothing is executed.
+#[test]
+fn a_hundred_thousand_hostile_values_stay_in_their_places() {
+    use rand::{RngExt, SeedableRng};
+    const PIECES: [&str; 24] = [
+        "<script>alert(1)</script>",
+        "<img src=x onerror=alert(1)>",
+        "\" onload=\"x",
+        "' or 1=1",
+        "</dd></dl><h1>",
+        "<!--",
+        "-->",
+        "\r\nBcc: all@example.org",
+        "\n\n",
+        "\0",
+        "\u{1b}[31m",
+        "\u{202e}",
+        "{{ 7*7 }}",
+        "{% for x in y %}",
+        "{#",
+        "&lt;",
+        "&",
+        "]]>",
+        "`rm -rf /`",
+        "$(id)",
+        "javascript:alert(1)",
+        "\u{feff}é漢🦀",
+        "%0d%0aX: y",
+        "<a href=",
+    ];
+    let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(20_261_121);
+    let mut values = 0u32;
+    let templates = Templates::ours();
+    let base: Vec<Value> = notices().iter().map(|n| serde_json::to_value(n).unwrap()).collect();
+    let mut rounds = 0;
+    while values < 100_000 {
+        let mut value = base[rounds % base.len()].clone();
+        rounds += 1;
+        let mut evil = || {
+            values += 1;
+            let count = rng.random_range(1..6);
+            (0..count).map(|_| PIECES[rng.random_range(0..PIECES.len())]).collect::<String>()
+        };
+        poison(&mut value["watch"], &mut evil);
+        let notice: Notice = serde_json::from_value(value).unwrap();
+        let query = ShownQuery {
+            signal: Signal::ErrorRate,
+            name: evil(),
+            query: evil(),
+            link: Some(format!("http://p/?a={}", evil())),
+        };
+        let links = vec![flipback::edge::notify::page::Link { name: evil(), url: format!("https://g/{}", evil()) }];
+        let enclosed = Enclosed { queries: vec![query], links, ..Enclosed::default() };
+        let host = evil();
+        let mail = Message::new(&Letter::Notice(Box::new(notice)), 0, enclosed, &templates, &host);
+        let html = mail.html.to_lowercase();
+        // Ours are the only tags; nothing that is written comes to life.
+        for tag in ["<script", "<img", "<!--", "</dd></dl><h1", "<a href=<"] {
+            assert!(!html.contains(tag), "{tag} in {}", mail.html);
+        }
+        assert_eq!(html.matches("<h1>").count(), 1);
+        assert!(!html.contains("href=\"javascript:"), "{}", mail.html);
+        assert!(!mail.subject.chars().any(char::is_control) && mail.subject.chars().count() <= 200);
+        for text in [&mail.text, &mail.html] {
+            assert!(!text.chars().any(|c| c.is_control() && c != '\n') && !text.contains('\u{202e}'));
+        }
+        assert!(!mail.text.contains("\nBcc:") && mail.html.len() < 200_000, "{} bytes", mail.html.len());
+        let rendered = mail.html.contains("{{ 7*7 }}") || !mail.html.contains("49");
+        assert!(rendered || !mail.html.contains("7*7"), "a template in a value is text");
+        // The channels' own words: what Slack takes for markup is escaped, JSON is whole.
+        let slack = flipback::edge::notify::channel::chat::slack(&mail, None);
+        let said = slack["attachments"][0]["fields"].to_string() + &slack["text"].to_string();
+        assert!(!said.contains('<') && !said.contains('>'), "{said}");
+        let teams = flipback::edge::notify::channel::chat::teams(&mail);
+        assert!(teams.to_string().len() < 28_000, "{}", teams.to_string().len());
+        let _ = flipback::edge::notify::channel::pagerduty::event(&mail, &host, "key");
+        let _ = flipback::edge::notify::channel::alertmanager::alerts(&mail, &host, mail.letter.at());
+        let _ = flipback::edge::notify::channel::webhook::body(&mail);
+    }
+    println!("{values} hostile values in {rounds} messages");
+}
+
+/// Puts something hostile into every text that is free.
+fn poison(watch: &mut Value, evil: &mut impl FnMut() -> String) {
+    watch["switch"]["source"] = evil().into();
+    watch["switch"]["about"]["owner"] = evil().into();
+    watch["switch"]["about"]["links"] = vec![evil(), evil()].into();
+    watch["switch"]["about"]["changes"] = vec![evil(), evil(), evil()].into();
+    watch["runbook"] = format!("https://example.org/{}", evil()).into();
+    watch["remedies"] = if rand_bit(&evil()) { vec![evil()].into() } else { Value::Array(Vec::new()) };
+    for event in watch["timeline"].as_array_mut().unwrap() {
+        event["text"] = evil().into();
+    }
+    for step in watch["steps"].as_array_mut().unwrap() {
+        step["name"] = evil().into();
+        step["command"] = evil().into();
+        if step["result"]["ended"].is_object() {
+            step["result"]["ended"]["output"] = evil().repeat(50).into();
+        }
+    }
+    if watch["breach"].is_object() {
+        for evidence in watch["breach"]["evidence"].as_array_mut().unwrap() {
+            evidence["remark"] = evil().into();
+            if evidence["signal"] != "error_rate" {
+                evidence["signal"] = serde_json::json!({ "custom": evil() });
+            }
+        }
+    }
+    for (word, field) in [
+        ("rollback_failed", "why"),
+        ("unjudged", "why"),
+        ("unconfirmed", "why"),
+        ("cancelled", "why"),
+        ("drill_failed", "why"),
+        ("healed", "by"),
+    ] {
+        if watch["outcome"][word].is_object() {
+            watch["outcome"][word][field] = evil().into();
+        }
+    }
+    if watch["paused"].is_object() {
+        watch["paused"]["by"] = evil().into();
+    }
+    if watch["baseline"].is_object() {
+        watch["baseline"]["provenance"]["excluded"] = vec![evil()].into();
+    }
+}
+
+fn rand_bit(text: &str) -> bool {
+    text.len() % 2 == 0
 }
 
 struct Smtp {

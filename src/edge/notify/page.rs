@@ -136,7 +136,8 @@ pub fn page(notice: &Notice, queries: &[ShownQuery], links: &[Link], host: &str)
     let evidence = w.breach.as_ref().map_or(&w.evidence, |b| &b.evidence);
     let breached: Vec<&Evidence> = evidence.iter().filter(|e| e.state == SignalState::Breached).collect();
     let severity = notice.reason.severity();
-    let mut links = links.to_vec();
+    let mut links: Vec<Link> =
+        links.iter().map(|l| Link { name: tame(&l.name, 60), url: tame(&l.url, 1000) }).collect();
     links.extend(w.runbook.iter().map(|url| Link { name: "Runbook".into(), url: tame(url, 500) }));
     Page {
         subject: subject(notice, &breached),
@@ -160,7 +161,12 @@ pub fn page(notice: &Notice, queries: &[ShownQuery], links: &[Link], host: &str)
         queries: queries
             .iter()
             .filter(|_| !w.is_drill())
-            .map(|q| ShownQuery { name: tame(&q.name, 80), query: tame(&q.query, 2000), ..q.clone() })
+            .map(|q| ShownQuery {
+                signal: q.signal.clone(),
+                name: tame(&q.name, 80),
+                query: tame(&q.query, 2000),
+                link: q.link.as_ref().map(|link| tame(link, 4000)),
+            })
             .collect(),
         links,
         sections: Vec::new(),
