@@ -1,6 +1,6 @@
 # Two commands matter: `make demo` and `make test`. Both say in one line what is missing.
 
-.PHONY: build demo test lint fmt
+.PHONY: build demo pictures test lint fmt
 
 build:
 	@began=$$(date +%s); cargo build --quiet --bin flipback --example demo-app && \
@@ -11,6 +11,10 @@ demo:
 	@demo/need
 	@$(MAKE) --no-print-directory build
 	@demo/run
+
+# The pictures of README, from the mails themselves (chromium).
+pictures:
+	demo/pictures
 
 # All tests, those on real parts included; first the table that holds the judgement to its promises.
 test:

@@ -9,8 +9,8 @@ mod svg;
 use crate::domain::time::Timestamp;
 use scale::clock;
 
-/// Size in CSS pixels; the picture has twice as many.
-pub const WIDTH: u32 = 680;
+/// Size in CSS pixels; the picture has twice as many. Narrow, so that its letters can still be read on a telephone.
+pub const WIDTH: u32 = 480;
 pub const HEIGHT: u32 = 250;
 
 #[derive(Debug, Clone, PartialEq)]

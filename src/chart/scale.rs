@@ -15,11 +15,11 @@ pub fn steps(top: f64, count: f64) -> Vec<f64> {
     (0..=20).map(|i| f64::from(i) * step).take_while(|value| *value <= top * 1.0001).collect()
 }
 
-/// Instants on whole seconds, minutes or hours, at most seven of them.
+/// Instants on whole seconds, minutes or hours, at most five of them.
 pub fn instants(from: Timestamp, to: Timestamp) -> Vec<Timestamp> {
     const STEPS_S: [u64; 16] = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400, 43_200];
     let length = to.since(from).as_secs_f64();
-    let step = STEPS_S.into_iter().find(|step| length / *step as f64 <= 7.0).unwrap_or(86_400);
+    let step = STEPS_S.into_iter().find(|step| length / *step as f64 <= 5.0).unwrap_or(86_400);
     let step = Span::from_secs(step);
     let mut found = Vec::new();
     let mut at = from.floor_to(step) + step;

@@ -6,9 +6,9 @@ use super::scale::{clock, instants, steps};
 use super::{Chart, HEIGHT, Role, WIDTH};
 use crate::domain::time::Timestamp;
 
-const LEFT: f64 = 66.0;
-const RIGHT: f64 = 664.0;
-const TOP: f64 = 84.0;
+const LEFT: f64 = 58.0;
+const RIGHT: f64 = 466.0;
+const TOP: f64 = 94.0;
 const BOTTOM: f64 = 212.0;
 
 const OLD: &str = "#0060a8";
@@ -18,7 +18,7 @@ const INK: &str = "#1f2328";
 const GREY: &str = "#59636e";
 
 /// Of a name or title so much is drawn.
-const NAME_CHARS: usize = 40;
+const NAME_CHARS: usize = 24;
 
 /// A letter's width by its size, on the safe side.
 const LETTER: f64 = 0.6;
@@ -91,34 +91,38 @@ impl Frame<'_> {
 
     fn legend(&self, out: &mut String) {
         const SIZE: f64 = 12.0;
-        let mut x = 16.0;
-        let mut entry = |out: &mut String, key: &dyn Fn(f64) -> String, said: String| {
-            out.push_str(&key(x));
-            label(out, x + 24.0, 46.0, SIZE, INK, "start", &text(&said, NAME_CHARS + 20));
-            x += 24.0 + said.chars().count() as f64 * SIZE * LETTER + 18.0;
+        let (mut x, mut y) = (16.0, 44.0);
+        let mut entry = |out: &mut String, key: &dyn Fn(f64, f64) -> String, said: String| {
+            let wide = 24.0 + said.chars().count() as f64 * SIZE * LETTER;
+            if x > 16.0 && x + wide > RIGHT {
+                (x, y) = (16.0, y + 16.0);
+            }
+            out.push_str(&key(x, y - 4.0));
+            label(out, x + 24.0, y, SIZE, INK, "start", &text(&said, NAME_CHARS + 20));
+            x += wide + 12.0;
         };
         for line in self.chart.lines.iter().filter(|line| !line.points.is_empty()) {
             let (colour, dash) = style(line.role);
             let name: String = line.name.chars().take(NAME_CHARS).collect();
-            let key = |x: f64| {
+            let key = |x: f64, y: f64| {
                 format!(
-                    "<line x1=\"{x:.1}\" y1=\"42\" x2=\"{:.1}\" y2=\"42\" stroke=\"{colour}\" stroke-width=\"2.5\"{dash}/>",
+                    "<line x1=\"{x:.1}\" y1=\"{y:.1}\" x2=\"{:.1}\" y2=\"{y:.1}\" stroke=\"{colour}\" stroke-width=\"2.5\"{dash}/>",
                     x + 18.0
                 )
             };
             entry(out, &key, name);
         }
         if let Some(limit) = self.limit_shown() {
-            let key = |x: f64| {
+            let key = |x: f64, y: f64| {
                 format!(
-                    "<line x1=\"{x:.1}\" y1=\"42\" x2=\"{:.1}\" y2=\"42\" stroke=\"{INK}\" stroke-width=\"1.5\" stroke-dasharray=\"2 3\"/>",
+                    "<line x1=\"{x:.1}\" y1=\"{y:.1}\" x2=\"{:.1}\" y2=\"{y:.1}\" stroke=\"{INK}\" stroke-width=\"1.5\" stroke-dasharray=\"2 3\"/>",
                     x + 18.0
                 )
             };
             entry(out, &key, format!("limit {}", self.chart.unit.show(limit)));
         }
         if self.chart.band.is_some() {
-            let key = |x: f64| format!("<rect x=\"{x:.1}\" y=\"36\" width=\"18\" height=\"12\" fill=\"{BAND}\"/>");
+            let key = |x: f64, y: f64| format!("<rect x=\"{x:.1}\" y=\"{:.1}\" width=\"18\" height=\"12\" fill=\"{BAND}\"/>", y - 6.0);
             entry(out, &key, "recorded normal".to_owned());
         }
     }
