@@ -122,7 +122,9 @@ impl Frame<'_> {
             entry(out, &key, format!("limit {}", self.chart.unit.show(limit)));
         }
         if self.chart.band.is_some() {
-            let key = |x: f64, y: f64| format!("<rect x=\"{x:.1}\" y=\"{:.1}\" width=\"18\" height=\"12\" fill=\"{BAND}\"/>", y - 6.0);
+            let key = |x: f64, y: f64| {
+                format!("<rect x=\"{x:.1}\" y=\"{:.1}\" width=\"18\" height=\"12\" fill=\"{BAND}\"/>", y - 6.0)
+            };
             entry(out, &key, "recorded normal".to_owned());
         }
     }

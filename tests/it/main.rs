@@ -21,6 +21,7 @@ mod journal;
 mod jumps;
 mod ladder;
 mod layers;
+mod log_events;
 mod loop_on_real_parts;
 mod mails;
 mod native;
