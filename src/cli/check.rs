@@ -8,13 +8,16 @@ use serde_json::json;
 use super::client::Client;
 use super::{Global, Output, exit, print, print_json};
 use crate::config::service::missing_for_auto;
-use crate::config::{self, Overrides};
+use crate::config::{self, Overrides, Settings};
 use crate::domain::action::Action;
 use crate::domain::plan::When;
 use crate::domain::policy::RuleKind;
 use crate::domain::service::{Service, Slots};
 use crate::edge::actuators::rehearse::runnable;
 use crate::edge::api::types::Findings;
+use crate::edge::notify::route::Route;
+use crate::edge::notify::templates::{NAMES, Templates};
+use crate::edge::notify::{Message, sample};
 use crate::edge::sources::Level;
 
 #[derive(Args)]
@@ -46,13 +49,52 @@ fn offline(path: &Path, overrides: &Overrides) -> i32 {
                 out.push('\n');
                 out.push_str(&summary(service));
             }
-            if settings.email.is_none() {
-                out.push_str("\nno [email]: notices go to the log only\n");
-            }
+            out.push_str(&told(&settings));
+            let wrong = templates(&settings);
             print(&out);
-            exit::OK
+            wrong.iter().for_each(|why| eprintln!("{}: {why}", path.display()));
+            if wrong.is_empty() { exit::OK } else { exit::FAILED }
         }
     }
+}
+
+/// Who is told of anything at all.
+fn told(settings: &Settings) -> String {
+    let receivers = &settings.notify.receivers;
+    if receivers.is_empty() {
+        return "\nno [email] and no [[receiver]]: notices go to the log only\n".into();
+    }
+    let mut out = String::from("\nreceivers:\n");
+    let routed = settings.notify.route.as_ref().map(Route::receivers).unwrap_or_default();
+    for receiver in receivers {
+        let channels: Vec<&str> = receiver.channels.iter().map(|c| c.word()).collect();
+        let idle = if routed.contains(&receiver.name.as_str()) { "" } else { " (no route leads there)" };
+        out.push_str(&format!("  {}: {}{idle}\n", receiver.name, channels.join(", ")));
+    }
+    out
+}
+
+/// What is wrong with the operator's templates, tried with every kind of notice.
+fn templates(settings: &Settings) -> Vec<String> {
+    let Some(dir) = &settings.notify.templates else { return Vec::new() };
+    let templates = match Templates::with(dir) {
+        Ok(templates) => templates,
+        Err(why) => return vec![format!("[notify] templates: {why}")],
+    };
+    let mut wrong: Vec<String> = Vec::new();
+    for letter in sample::letters() {
+        let enclosed = sample::enclosed(&letter, Vec::new());
+        let page = Message::new(&letter, 0, enclosed, &Templates::ours(), "host").page;
+        for name in NAMES {
+            if let Err(why) = templates.try_fill(name, &page)
+                && !wrong.contains(&why)
+            {
+                wrong.push(format!("[notify] templates, with a notice of kind {}: {why}", page.kind));
+                return wrong; // one at a time: the next kinds say the same
+            }
+        }
+    }
+    wrong
 }
 
 /// A service in words: what it is judged by, and what flipback cannot do for it.

@@ -6,6 +6,7 @@ use super::baseline::Baseline;
 use super::plan::StepRecord;
 use super::policy::{AskDefault, Mode, RuleKind};
 use super::service::Metrics;
+use super::signal::Signal;
 use super::switch::{Announcement, Percent, Slot, SwitchId};
 use super::time::{Span, Timestamp};
 use super::verdict::{Evidence, Outcome, Verdict};
@@ -105,6 +106,9 @@ pub struct Recovery {
     pub ticks_fine: u32,
     pub requests: f64,
     pub error_rate: Option<f64>,
+    /// Signals that the rollback was for and that stand above their limits still.
+    #[serde(default)]
+    pub above: Vec<Signal>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -33,7 +33,8 @@ impl Recovering {
             custom: &[],
         });
         let seen = &mut self.seen;
-        if self.hurt.iter().any(|signal| self.rule.is_above(signal)) {
+        seen.above = self.hurt.iter().filter(|signal| self.rule.is_above(signal)).cloned().collect();
+        if !seen.above.is_empty() {
             (seen.ticks_fine, seen.requests) = (0, 0.0);
             seen.error_rate = counts.rate().or(seen.error_rate);
         } else if counts.requests() > 0.0 {

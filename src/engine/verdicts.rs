@@ -291,14 +291,14 @@ impl Watch {
         if let Some(baseline) = self.baseline() {
             rule.with_baseline(baseline);
         }
-        let seen = Recovery { proven_at: turn.now, ticks_fine: 0, requests: 0.0, error_rate: None };
+        let seen = Recovery { proven_at: turn.now, ticks_fine: 0, requests: 0.0, error_rate: None, above: Vec::new() };
         // Three good ticks must fit in, whatever was configured: time that is too short proves nothing.
         let least = self.tick.times(u64::from(RECOVERED_TICKS) + 2) + self.clock.settle;
         let deadline = turn.now + within.max(least);
         self.recovery = Some(seen.clone());
         let mut hurt = vec![Signal::ErrorRate];
-        let above = |state| matches!(state, SignalState::Breached | SignalState::Above);
-        hurt.extend(self.rule.evidence().into_iter().filter(|e| above(e.state)).map(|e| e.signal));
+        let broken = self.breach.iter().flat_map(|breach| &breach.evidence);
+        hurt.extend(broken.filter(|e| e.state == SignalState::Breached).map(|e| e.signal.clone()));
         self.phase = Phase::Recovering(Box::new(Recovering { deadline, healing, rule, hurt, seen, last_health: None }));
         deadline
     }

@@ -568,7 +568,7 @@ fn shown_queries(settings: Arc<RwLock<Arc<Settings>>>) -> Queries {
 
 /// Pictures of a notice's breaching signals, from what was judged.
 fn charts(reader: Reader) -> Charts {
-    Arc::new(move |notice| crate::edge::notify::charts::of(&reader, notice))
+    Arc::new(move |notice, pictures| crate::edge::notify::charts::of(&reader, notice, pictures))
 }
 
 fn hostname() -> String {

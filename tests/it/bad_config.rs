@@ -589,6 +589,126 @@ const CASES: &[(&str, &str, &str)] = &[
     ("a fallback with a relative program", "[email]", "[fallback]\nexec = [\"page\"]\n[email]"),
     ("a fallback with a variable", "[email]", "[fallback]\nexec = [\"/bin/page\", \"$old\"]\n[email]"),
     ("a fallback a week later", "[email]", "[fallback]\nexec = [\"/bin/page\"]\nafter = \"7d\"\n[email]"),
+    // who is told
+    (
+        "a receiver without a route",
+        "[metrics.web]",
+        "[[receiver]]\nname = \"oncall\"\nemail = { to = [\"a@example.org\"] }\n[metrics.web]",
+    ),
+    (
+        "a receiver that tells nobody",
+        "[metrics.web]",
+        "[[receiver]]\nname = \"oncall\"\n[route]\nreceiver = \"email\"\n[metrics.web]",
+    ),
+    (
+        "a receiver with a path for a name",
+        "[metrics.web]",
+        "[[receiver]]\nname = \"on/call\"\nemail = { to = [\"a@example.org\"] }\n[route]\nreceiver = \"email\"\n[metrics.web]",
+    ),
+    (
+        "two receivers of one name",
+        "[metrics.web]",
+        "[[receiver]]\nname = \"oncall\"\nemail = { to = [\"a@example.org\"] }\n[[receiver]]\nname = \"oncall\"\nemail = { to = [\"a@example.org\"] }\n[route]\nreceiver = \"email\"\n[metrics.web]",
+    ),
+    (
+        "a receiver that is there already",
+        "[metrics.web]",
+        "[[receiver]]\nname = \"email\"\nemail = { to = [\"a@example.org\"] }\n[route]\nreceiver = \"email\"\n[metrics.web]",
+    ),
+    (
+        "a misspelt channel",
+        "[metrics.web]",
+        "[[receiver]]\nname = \"oncall\"\nslak = { url_file = \"/etc/s\" }\n[route]\nreceiver = \"email\"\n[metrics.web]",
+    ),
+    (
+        "a chat's address in the file",
+        "[metrics.web]",
+        "[[receiver]]\nname = \"oncall\"\nslack = { url = \"https://hooks.slack.com/services/T/B/x\" }\n[route]\nreceiver = \"email\"\n[metrics.web]",
+    ),
+    (
+        "a pager's key in the file",
+        "[metrics.web]",
+        "[[receiver]]\nname = \"oncall\"\npagerduty = { routing_key = \"0123\" }\n[route]\nreceiver = \"email\"\n[metrics.web]",
+    ),
+    (
+        "a webhook without a secret",
+        "[metrics.web]",
+        "[[receiver]]\nname = \"oncall\"\nwebhook = { url = \"https://example.org/in\" }\n[route]\nreceiver = \"email\"\n[metrics.web]",
+    ),
+    (
+        "a webhook's secret in the file",
+        "[metrics.web]",
+        "[[receiver]]\nname = \"oncall\"\nwebhook = { url = \"https://example.org/in\", secret = \"x\" }\n[route]\nreceiver = \"email\"\n[metrics.web]",
+    ),
+    (
+        "an Alertmanager that is no address",
+        "[metrics.web]",
+        "[[receiver]]\nname = \"oncall\"\nalertmanager = { url = \"am:9093\" }\n[route]\nreceiver = \"email\"\n[metrics.web]",
+    ),
+    (
+        "a command by a relative path",
+        "[metrics.web]",
+        "[[receiver]]\nname = \"oncall\"\ncommand = { exec = [\"tell\"] }\n[route]\nreceiver = \"email\"\n[metrics.web]",
+    ),
+    (
+        "mail to nobody",
+        "[metrics.web]",
+        "[[receiver]]\nname = \"oncall\"\nemail = { to = [] }\n[route]\nreceiver = \"email\"\n[metrics.web]",
+    ),
+    ("a route to nobody", "[metrics.web]", "[route]\nreceiver = \"oncal\"\n[metrics.web]"),
+    ("a route without a receiver", "[metrics.web]", "[route]\nrepeat_interval = \"4h\"\n[metrics.web]"),
+    (
+        "a first route that narrows",
+        "[metrics.web]",
+        "[route]\nreceiver = \"email\"\nmatchers = ['severity=\"page\"']\n[metrics.web]",
+    ),
+    (
+        "a matcher of no label",
+        "[metrics.web]",
+        "[route]\nreceiver = \"email\"\n[[route.routes]]\nreceiver = \"email\"\nmatchers = ['team=\"pay\"']\n[metrics.web]",
+    ),
+    (
+        "a matcher of no kind",
+        "[metrics.web]",
+        "[route]\nreceiver = \"email\"\n[[route.routes]]\nreceiver = \"email\"\nmatchers = ['kind=\"rolled_bak\"']\n[metrics.web]",
+    ),
+    (
+        "a matcher that is no expression",
+        "[metrics.web]",
+        "[route]\nreceiver = \"email\"\n[[route.routes]]\nreceiver = \"email\"\nmatchers = ['service=~\"(pay\"']\n[metrics.web]",
+    ),
+    (
+        "a matcher without an operator",
+        "[metrics.web]",
+        "[route]\nreceiver = \"email\"\n[[route.routes]]\nreceiver = \"email\"\nmatchers = ['service']\n[metrics.web]",
+    ),
+    (
+        "a severity of another tool",
+        "[metrics.web]",
+        "[route]\nreceiver = \"email\"\n[[route.routes]]\nreceiver = \"email\"\nmatchers = ['severity=\"critical\"']\n[metrics.web]",
+    ),
+    (
+        "reminders every second",
+        "[metrics.web]",
+        "[route]\nreceiver = \"email\"\nrepeat_interval = \"1s\"\n[metrics.web]",
+    ),
+    (
+        "a misspelt key of a route",
+        "[metrics.web]",
+        "[route]\nreceiver = \"email\"\n[[route.routes]]\nreceiver = \"email\"\ncontinu = true\n[metrics.web]",
+    ),
+    ("templates by a relative path", "[metrics.web]", "[notify]\ntemplates = \"mails\"\n[metrics.web]"),
+    (
+        "a link with a strange variable",
+        "[metrics.web]",
+        "[links]\ngrafana = \"https://g.example.org/{{ srvice }}\"\n[metrics.web]",
+    ),
+    ("a link that is no address", "[metrics.web]", "[links]\nstatus_page = \"javascript:alert(1)\"\n[metrics.web]"),
+    ("a digest at no time", "[metrics.web]", "[digest]\ncron = \"weekly\"\n[metrics.web]"),
+    ("a digest without a time", "[metrics.web]", "[digest]\ncovers = \"7d\"\n[metrics.web]"),
+    ("a digest of a year", "[metrics.web]", "[digest]\ncron = \"0 0 7 * * 1\"\ncovers = \"52w\"\n[metrics.web]"),
+    ("mails that nobody gets", "to = [\"oncall@example.org\"]\n", ""),
+    ("a default of another word", "mode = \"auto\"", "mode = \"ask\"\nask_default = \"yes\""),
     // the file itself
     ("broken syntax", "[email]", "[email"),
     ("broken string", "\"auto\"", "\"auto"),

@@ -611,3 +611,48 @@ fn a_daemon_tells_each_receiver_what_is_for_it() {
     let log = daemon.proc.as_ref().unwrap().log();
     assert!(log.contains("has no stuck/webhook any more"), "{log}");
 }
+
+/// A digest by cron, an operator's own templates, and a command as the only receiver.
+#[test]
+fn a_digest_by_cron_through_an_operators_templates() {
+    let dir = TempDir::with_prefix("flipback-digest-").unwrap();
+    let d = dir.path().to_owned();
+    fs::create_dir(d.join("templates")).unwrap();
+    fs::write(d.join("templates/subject.txt"), "ACME {{ status }}: {{ service or 'all' }}\n").unwrap();
+    fs::write(d.join("tell"), format!("#!/bin/sh\ncat > {}/told.$FLIPBACK_KIND\n", d.display())).unwrap();
+    Command::new("/bin/chmod").arg("755").arg(d.join("tell")).status().unwrap();
+    let config = format!(
+        "state_dir = \"{0}/state\"\n[prometheus]\nurl = \"http://127.0.0.1:1\"\n[api]\nlisten = \"none\"\nsocket = \"{0}/control.sock\"\n\
+         [metrics.web]\nrequests = 'r{{env=\"$slot\"}}'\n[[service]]\nname = \"checkout\"\nmetrics = \"web\"\nslots = [\"blue\", \"green\"]\n\
+         [notify]\ntemplates = \"{0}/templates\"\n[digest]\ncron = \"*/2 * * * * *\"\ncovers = \"1h\"\n\
+         [[receiver]]\nname = \"log\"\ncommand = {{ exec = [\"{0}/tell\"] }}\n[route]\nreceiver = \"log\"\n",
+        d.display()
+    );
+    fs::write(d.join("flipback.toml"), &config).unwrap();
+    let check = |daemon: &Daemon| daemon.said(&["check", d.join("flipback.toml").to_str().unwrap()]);
+    let mut daemon = Daemon { proc: None, dir };
+    assert!(check(&daemon).contains("log: command"), "{}", check(&daemon));
+    daemon.start();
+    let announced = daemon.flipback(&["announce", "checkout", "--old", "blue", "--new", "green", "--version", "v2"]);
+    assert!(announced.status.success() && daemon.flipback(&["cancel", "checkout-1"]).status.success());
+    let told = wait_until(Duration::from_secs(130), "a digest that knows of the switch", || {
+        fs::read_to_string(d.join("told.digest")).ok().filter(|text| text.contains("checkout blue → green"))
+    });
+    assert!(told.starts_with("ACME DIGEST: all\n"), "{told}");
+    for part in ["1 switch watched", "cancelled", "mode observe", "nothing was recorded", "What now:"] {
+        assert!(told.to_lowercase().contains(&part.to_lowercase()), "{part} is not in\n{told}");
+    }
+    let ended = wait_until(SOON, "the end", || fs::read_to_string(d.join("told.cancelled")).ok());
+    assert!(ended.starts_with("ACME CANCELLED: checkout\n") && ended.contains("How sure:"), "{ended}");
+    // A template that cannot be filled is told by check, and costs no notice.
+    fs::write(d.join("templates/notice.txt"), "{{ headline }} {{ nothing.at.all }}").unwrap();
+    assert!(check(&daemon).contains("notice.txt: undefined value"), "{}", check(&daemon));
+    let _ = fs::remove_file(d.join("told.cancelled"));
+    assert!(daemon.said(&["reload"]).contains("configuration taken"));
+    let said = daemon.said(&["test", "notify", "--kind", "cancelled"]);
+    assert!(said.contains("log/command") && said.contains("taken"), "{said}");
+    assert!(fs::read_to_string(d.join("told.cancelled")).unwrap().contains("How sure:"), "the built-in one stands in");
+    fs::write(d.join("templates/notice.txt"), "{% for x in %}").unwrap();
+    assert!(check(&daemon).contains("templates/notice.txt: syntax error"), "{}", check(&daemon));
+    assert!(!daemon.flipback(&["reload"]).status.success(), "refused whole");
+}

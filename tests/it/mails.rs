@@ -119,6 +119,16 @@ fn each_notice_answers_the_five_questions_above_everything_else() {
     assert_eq!(kinds, wanted, "a kind without a sample is a kind that nobody has read");
 }
 
+/// What operators may use in templates of their own is written down.
+#[test]
+fn every_variable_of_a_template_is_documented() {
+    let text = include_str!("../../docs/TEMPLATES.md");
+    let page = serde_json::to_value(&all()[0].page).unwrap();
+    for name in page.as_object().unwrap().keys() {
+        assert!(text.contains(&format!("`{name}`")), "docs/TEMPLATES.md says nothing of {name}");
+    }
+}
+
 #[test]
 fn a_mail_is_small_and_asks_nothing_of_the_network() {
     let mut with_pictures = 0;

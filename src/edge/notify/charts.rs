@@ -30,7 +30,8 @@ const BAND: (f64, f64) = (0.05, 0.95);
 /// Fewer recorded cells make no band.
 const BAND_CELLS_MIN: usize = 8;
 
-pub fn of(reader: &Reader, notice: &Notice) -> Vec<(ChartRef, Option<Vec<u8>>)> {
+/// `pictures`: mails carry them; everywhere else their words will do.
+pub fn of(reader: &Reader, notice: &Notice, pictures: bool) -> Vec<(ChartRef, Option<Vec<u8>>)> {
     let w = &notice.watch;
     if w.is_drill() {
         return Vec::new();
@@ -52,12 +53,12 @@ pub fn of(reader: &Reader, notice: &Notice) -> Vec<(ChartRef, Option<Vec<u8>>)> 
             return Vec::new();
         }
     };
-    shown.iter().enumerate().filter_map(|(i, e)| Some(drawn(&facts.chart(notice, e)?, i))).collect()
+    shown.iter().enumerate().filter_map(|(i, e)| Some(drawn(&facts.chart(notice, e)?, i, pictures))).collect()
 }
 
 /// A chart as a message carries it.
-pub fn drawn(chart: &Chart, i: usize) -> (ChartRef, Option<Vec<u8>>) {
-    let png = chart.png();
+pub fn drawn(chart: &Chart, i: usize, picture: bool) -> (ChartRef, Option<Vec<u8>>) {
+    let png = if picture { chart.png() } else { None };
     let (width, height) = (crate::chart::WIDTH, crate::chart::HEIGHT);
     let picture = png.is_some();
     let reference =

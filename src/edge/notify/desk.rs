@@ -127,3 +127,65 @@ fn encoded(text: &str) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b);
     text.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::settings::{ChannelSettings, ReceiverSettings};
+    use crate::domain::action::Exec;
+    use crate::edge::notify::route::Matcher;
+    use crate::edge::notify::sample;
+
+    fn desk(send_resolved: bool) -> Desk {
+        let receiver = |name: &str, send_resolved| {
+            let command = ChannelSettings::Command { exec: Exec::new(["/bin/true"]), timeout: Span::from_secs(1) };
+            ReceiverSettings { name: name.into(), channels: vec![command], send_resolved }
+        };
+        let pages = Route {
+            matchers: vec![Matcher::parse("severity=\"page\"").unwrap()],
+            ..Route::to("pager", Some(Span::from_mins(60)))
+        };
+        let route = Route { routes: vec![pages], ..Route::to("team", Some(Span::from_mins(60))) };
+        let settings = NotifySettings {
+            receivers: vec![receiver("team", true), receiver("pager", send_resolved)],
+            route: Some(route),
+            links: LinkSettings {
+                grafana: Some("https://g/?s={{ service }}&v={{ version }}&from={{ from_ms }}".into()),
+                status_page: None,
+            },
+            ..NotifySettings::default()
+        };
+        Desk::new(&settings, None, "ops1").unwrap()
+    }
+
+    fn to(desk: &Desk, kind: &str, told: &[&str]) -> Vec<(String, bool)> {
+        let told: Vec<String> = told.iter().map(|t| (*t).to_owned()).collect();
+        let routed = desk.route(&sample::letter(kind).unwrap(), &told);
+        routed.into_iter().map(|r| (r.channel, r.repeat.is_some())).collect()
+    }
+
+    #[test]
+    fn what_settles_goes_to_whoever_was_woken() {
+        let desk = desk(true);
+        let (team, pager) = ("team/command".to_owned(), "pager/command".to_owned());
+        assert_eq!(to(&desk, "rolled_back_recovered", &[]), [(team.clone(), false)], "no reminders of what is well");
+        assert_eq!(to(&desk, "blind", &[]), [(pager.clone(), true)]);
+        let both = [(pager.clone(), false), (team.clone(), false)];
+        assert_eq!(to(&desk, "rolled_back_recovered", &["pager/command"]), both);
+        assert_eq!(to(&desk, "rolled_back_recovered", &["gone/slack"]), [(team.clone(), false)]);
+        let quiet = self::desk(false);
+        assert_eq!(to(&quiet, "rolled_back_recovered", &["pager/command"]), [(team, false)]);
+        let Some(Letter::Undeliverable(mut u)) = sample::letter("undeliverable") else { panic!() };
+        u.channel = pager;
+        assert!(desk.route(&Letter::Undeliverable(u), &[]).is_empty(), "not by the channel that failed");
+    }
+
+    #[test]
+    fn a_value_cannot_leave_its_place_in_a_link() {
+        let Some(Letter::Notice(mut notice)) = sample::letter("blind") else { panic!() };
+        notice.watch.switch.version = crate::domain::switch::Version::try_new("v1/2:3").ok();
+        let links = desk(true).links(&Letter::Notice(notice));
+        assert_eq!(links.len(), 1);
+        assert!(links[0].url.starts_with("https://g/?s=checkout&v=v1%2F2%3A3&from=17952"), "{}", links[0].url);
+    }
+}

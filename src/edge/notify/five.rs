@@ -267,7 +267,12 @@ fn recovery(w: &WatchView) -> String {
         _ => format!("the probe shows {} since {}", w.back_to, r.proven_at),
     };
     match (r.ticks_fine, r.error_rate) {
-        (0, Some(rate)) => format!("{since}; {} errors in the last tick", percent(rate)),
+        (0, Some(rate)) => {
+            let above: Vec<String> = r.above.iter().map(ToString::to_string).collect();
+            let above =
+                if above.is_empty() { String::new() } else { format!("{} above the limit, ", above.join(", ")) };
+            format!("{since}; {above}{} errors in the last tick", percent(rate))
+        }
         (0, None) => format!("{since}; no request was counted after that"),
         (ticks, rate) => {
             let rate = rate.map_or("no error rate".into(), |rate| format!("{} errors", percent(rate)));

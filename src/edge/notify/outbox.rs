@@ -76,8 +76,8 @@ pub fn still_stands(notice: &Notice, told: &[Told], phase: PhaseWord, newer_watc
     }
 }
 
-/// The pictures of a notice; slow things that are done beside the loops.
-pub type Charts = Arc<dyn Fn(&Notice) -> Vec<(super::page::ChartRef, Option<Vec<u8>>)> + Send + Sync>;
+/// The charts of a notice, with pictures or without; they are made beside the loops.
+pub type Charts = Arc<dyn Fn(&Notice, bool) -> Vec<(super::page::ChartRef, Option<Vec<u8>>)> + Send + Sync>;
 
 #[derive(Clone)]
 pub struct Outbox {
@@ -200,7 +200,7 @@ impl Outbox {
         if queued.key.nth > 0 && !self.needed(queued) {
             return self.keep(Write::NotNeeded { key: queued.key.clone() }).await;
         }
-        let message = self.message(&queued.letter, queued.key.nth).await;
+        let message = self.message(&queued.letter, queued.key.nth, channel.carries_pictures()).await;
         let tried = channel.send(&message, (self.now)()).await;
         let write = after_try(queued, tried, (self.now)());
         let key = &queued.key;
@@ -244,7 +244,7 @@ impl Outbox {
         }
         self.keep(Write::Dead { key: key.clone(), at: (self.now)(), error }).await;
         if key.nth == 0 {
-            let message = self.message(&queued.letter, 0).await;
+            let message = self.message(&queued.letter, 0, false).await;
             self.fall_back(&queued.letter, queued.fell_back, &message).await;
         }
     }
@@ -269,14 +269,14 @@ impl Outbox {
     }
 
     /// The letter with all that goes beside it.
-    pub async fn message(&self, letter: &Letter, nth: u32) -> Message {
+    pub async fn message(&self, letter: &Letter, nth: u32, pictures: bool) -> Message {
         let (this, own) = (self.clone(), letter.clone());
         let made = tokio::task::spawn_blocking(move || {
             let desk = this.desk();
             let mut enclosed = Enclosed { links: desk.links(&own), ..Enclosed::default() };
             if let Letter::Notice(notice) = &own {
                 enclosed.queries = (this.queries)(notice);
-                enclosed.charts = (this.charts)(notice);
+                enclosed.charts = (this.charts)(notice, pictures);
                 let told = this.told(&notice.key.switch).unwrap_or_default();
                 enclosed.earlier = told.into_iter().filter(|t| t.n < notice.key.n).collect();
             }
@@ -355,5 +355,66 @@ fn announce(message: &Message) {
         Severity::Page => {
             tracing::error!(reason, %switch, %service, subject, broke, sure, done, worked, now, next, "notice");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::letter::LetterKey;
+    use crate::edge::notify::sample;
+
+    proptest::proptest! {
+        #[test]
+        fn retries_grow_to_ten_minutes_and_end_after_three_days(tries in 0u32..1000, age_s in 0u64..400_000) {
+            let key = DeliveryKey { letter: LetterKey("checkout-1.n1".into()), channel: "a/email".into(), nth: 0 };
+            let first = Timestamp::from_millis(0);
+            let now = first + Span::from_secs(age_s);
+            match next_try(&key, tries, first, now) {
+                None => proptest::prop_assert!(age_s >= 72 * 3600),
+                Some(at) => {
+                    let wait = at.since(now);
+                    proptest::prop_assert!(age_s < 72 * 3600 && wait >= FIRST_RETRY);
+                    proptest::prop_assert!(wait <= RETRY_MAX + Span::from_secs(150));
+                    proptest::prop_assert_eq!(next_try(&key, tries, first, now), Some(at));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_the_other_side_says_of_when_is_kept_and_does_not_last_for_ever() {
+        let letter = sample::letter("blind").unwrap();
+        let key = DeliveryKey { letter: letter.key(), channel: "a/slack".into(), nth: 0 };
+        let first_at = Timestamp::from_millis(0);
+        let queued = Queued { key, letter, tries: 3, first_at, repeat: None, fell_back: false };
+        let slow = || Err(Delivery::NotBefore("429".into(), Span::from_secs(30)));
+        let now = first_at + Span::from_secs(100);
+        assert!(
+            matches!(after_try(&queued, slow(), now), Write::Delayed { next_at, .. } if next_at == now + Span::from_secs(30))
+        );
+        let late = first_at + GIVE_UP_AFTER;
+        assert!(matches!(after_try(&queued, slow(), late), Write::Dead { .. }));
+        assert!(matches!(after_try(&queued, Err(Delivery::Never("400".into())), now), Write::Dead { .. }));
+    }
+
+    #[test]
+    fn a_reminder_comes_only_of_what_still_stands() {
+        let of = |reason| sample::notice(reason).unwrap();
+        let stands = |reason, phase, newer| still_stands(of(reason), &[], phase, newer);
+        assert!(stands(NoticeReason::ApprovalWanted, PhaseWord::Asking, false));
+        assert!(!stands(NoticeReason::ApprovalWanted, PhaseWord::RollingBack, false), "it was answered");
+        assert!(stands(NoticeReason::Blind, PhaseWord::Soaking, false));
+        assert!(!stands(NoticeReason::Blind, PhaseWord::Ended, false));
+        assert!(stands(NoticeReason::RollbackFailed, PhaseWord::Ended, false), "somebody must look");
+        assert!(!stands(NoticeReason::RollbackFailed, PhaseWord::Ended, true), "the next switch has its own story");
+        assert!(!stands(NoticeReason::RolledBackRecovered, PhaseWord::Ended, false), "all is well");
+        let notice = of(NoticeReason::Withheld);
+        let told = |n| Told { n, reason: NoticeReason::Drift, at: notice.at };
+        assert!(still_stands(notice, &[told(notice.key.n)], PhaseWord::Ended, false));
+        assert!(
+            !still_stands(notice, &[told(notice.key.n + 1)], PhaseWord::Ended, false),
+            "a later word took its place"
+        );
     }
 }

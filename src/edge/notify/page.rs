@@ -206,9 +206,10 @@ fn subject(notice: &Notice, breached: &[&Evidence]) -> String {
     let way = if rolled { format!("{} {} → {}", subject_of(w), w.switch.new, w.back_to) } else { way(w) };
     let still = match (notice.reason, w.recovery.as_ref()) {
         // What is wrong now, and where; what was wrong before is in the answers.
-        (NoticeReason::RolledBackNotRecovered, Some(r)) if r.ticks_fine == 0 => {
-            r.error_rate.map(|rate| format!(": {} {} errors", w.back_to, percent(rate)))
-        }
+        (NoticeReason::RolledBackNotRecovered, Some(r)) => r.above.first().map(|signal| match (signal, r.error_rate) {
+            (Signal::ErrorRate, Some(rate)) => format!(": {} {} errors", w.back_to, percent(rate)),
+            _ => format!(": {signal} of {}", w.back_to),
+        }),
         _ => None,
     };
     let what = still.or_else(|| breached.first().map(|e| format!(": {}", short(e)))).unwrap_or_default();

@@ -204,7 +204,7 @@ fn charts(notice: &Notice) -> Vec<(ChartRef, Option<Vec<u8>>)> {
                 .flatten()
                 .collect(),
             };
-            Some(drawn(&chart, i))
+            Some(drawn(&chart, i, true))
         })
         .collect()
 }

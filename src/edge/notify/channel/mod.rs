@@ -85,6 +85,10 @@ impl Channel {
         Ok(found)
     }
 
+    pub fn carries_pictures(&self) -> bool {
+        matches!(self, Channel::Email(_))
+    }
+
     pub async fn send(&self, message: &Message, now: Timestamp) -> Result<(), Delivery> {
         match self {
             Channel::Email(mailer) => mailer.send(message).await,
