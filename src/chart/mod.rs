@@ -151,7 +151,7 @@ impl Unit {
 fn digits(value: f64) -> String {
     let size = value.abs();
     let text = match size {
-        s if s == 0.0 => return "0".into(),
+        0.0 => return "0".into(),
         s if s >= 100.0 => format!("{value:.0}"),
         s if s >= 10.0 => format!("{value:.1}"),
         s if s >= 1.0 => format!("{value:.2}"),

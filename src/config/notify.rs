@@ -8,6 +8,7 @@ use super::slots::argv;
 use super::table::{At, Table, slip_or_all};
 use crate::domain::switch::Slot;
 use crate::domain::time::Span;
+use crate::edge::notify::channel::safe_url;
 use crate::edge::notify::desk::LINK_VARIABLES;
 use crate::edge::notify::route::{Matcher, Route};
 
@@ -133,7 +134,14 @@ fn receiver(table: Table<'_, '_>, has_email: bool) -> Option<ReceiverSettings> {
     if let Some(at) = table.get("pagerduty") {
         take(at.table().and_then(|t| {
             let routing_key_file = secret_file(&t, "routing_key", "routing_key_file");
-            let url = t.get("url").map_or(Some(PAGERDUTY.to_owned()), |at| http_url(&at));
+            let url = t.get("url").map_or(Some(PAGERDUTY.to_owned()), |at| {
+                let url = http_url(&at)?;
+                if let Err(why) = safe_url(&url) {
+                    at.problem(why, Some("the routing key goes there"));
+                    return None;
+                }
+                Some(url)
+            });
             t.finish();
             Some(ChannelSettings::Pagerduty { routing_key_file: routing_key_file?, url: url? })
         }));
@@ -221,7 +229,7 @@ fn route(
         if parent.is_none() {
             at.problem("cannot narrow the first route: it takes what no other does", Some("[[route.routes]]"));
         }
-        matchers = at.strings().and_then(|all| {
+        matchers = at.strings().map(|all| {
             let mut found = Vec::new();
             for (text, at) in all {
                 match Matcher::parse(text) {
@@ -229,7 +237,7 @@ fn route(
                     Err(why) => at.problem(why, Some("matchers = ['severity=\"page\"', 'service=~\"pay.*\"']")),
                 }
             }
-            Some(found)
+            found
         });
     }
     let go_on = table.get("continue").and_then(|at| at.boolean()).unwrap_or(false);

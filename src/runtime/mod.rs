@@ -203,8 +203,8 @@ fn daemon(
     let telling = Loops {
         outbox: outbox.clone(),
         tasks: TaskTracker::new(),
-        parent: stop.clone(),
-        stop: Mutex::new(stop.child_token()),
+        stop: stop.clone(),
+        anew: Mutex::default(),
         runtime: runtime.handle().clone(),
     };
     let (reload_sender, mut reloads) = mpsc::channel::<ReloadRequest>(4);
@@ -491,13 +491,7 @@ fn record_baseline(settings: Arc<RwLock<Arc<Settings>>>, dispatch: Dispatch) -> 
     })
 }
 
-type TestNotify = Box<
-    dyn Fn(Option<String>, Option<String>) -> api::Async<Result<Vec<crate::edge::notify::trial::TriedChannel>, String>>
-        + Send
-        + Sync,
->;
-
-fn test_notify(outbox: Outbox, settings: Arc<RwLock<Arc<Settings>>>) -> TestNotify {
+fn test_notify(outbox: Outbox, settings: Arc<RwLock<Arc<Settings>>>) -> api::TestNotify {
     Box::new(move |receiver, kind| {
         let (outbox, settings) = (outbox.clone(), current(&settings));
         Box::pin(async move {

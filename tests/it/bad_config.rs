@@ -707,6 +707,11 @@ const CASES: &[(&str, &str, &str)] = &[
     ("a digest at no time", "[metrics.web]", "[digest]\ncron = \"weekly\"\n[metrics.web]"),
     ("a digest without a time", "[metrics.web]", "[digest]\ncovers = \"7d\"\n[metrics.web]"),
     ("a digest of a year", "[metrics.web]", "[digest]\ncron = \"0 0 7 * * 1\"\ncovers = \"52w\"\n[metrics.web]"),
+    (
+        "a pager's key without TLS",
+        "[metrics.web]",
+        "[[receiver]]\nname = \"oncall\"\npagerduty = { routing_key_file = \"/etc/k\", url = \"http://pd.example.org/v2\" }\n[route]\nreceiver = \"oncall\"\n[metrics.web]",
+    ),
     ("mails that nobody gets", "to = [\"oncall@example.org\"]\n", ""),
     ("a default of another word", "mode = \"auto\"", "mode = \"ask\"\nask_default = \"yes\""),
     // the file itself

@@ -322,7 +322,7 @@ fn poison(watch: &mut Value, evil: &mut impl FnMut() -> String) {
 }
 
 fn rand_bit(text: &str) -> bool {
-    text.len() % 2 == 0
+    text.len().is_multiple_of(2)
 }
 
 struct Smtp {

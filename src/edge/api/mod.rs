@@ -44,6 +44,9 @@ pub struct ServiceFacts {
     pub live: Option<String>,
 }
 
+/// Receiver and kind, each of them all where it is left away.
+pub type TestNotify =
+    Box<dyn Fn(Option<String>, Option<String>) -> Async<Result<Vec<TriedChannel>, String>> + Send + Sync>;
 pub type Async<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 /// A reload of the configuration: the answer says what was taken or why not.
 pub type ReloadRequest = oneshot::Sender<Result<String, String>>;
@@ -60,8 +63,7 @@ pub struct ApiContext {
     /// Brings the recorded baseline up to now; says how many cells came.
     pub record_baseline: Box<dyn Fn(ServiceName) -> Async<Result<usize, String>> + Send + Sync>,
     /// Sends samples by receiver and kind; says what became of each.
-    pub test_notify:
-        Box<dyn Fn(Option<String>, Option<String>) -> Async<Result<Vec<TriedChannel>, String>> + Send + Sync>,
+    pub test_notify: TestNotify,
     pub hooks: Arc<RwLock<Arc<Hooks>>>,
     /// Deliveries of one webhook.
     pub hook_limit: Limiter,

@@ -165,8 +165,9 @@ impl Outbox {
         Ok(())
     }
 
-    /// One channel's own loop.
-    pub async fn deliver(self, name: String, channel: Arc<Channel>, stop: CancellationToken) {
+    /// One channel's own loop. `anew` drops what is under way (the configuration has changed; it is sent again by the
+    /// next loop, and carries the same id), `stop` lets it end.
+    async fn deliver(self, name: String, channel: Arc<Channel>, anew: CancellationToken, stop: CancellationToken) {
         let mut routed = self.routed.subscribe();
         loop {
             let due = match self.reader.due(&name, (self.now)(), BATCH) {
@@ -178,8 +179,11 @@ impl Outbox {
             };
             let full = due.len() == BATCH as usize;
             for queued in due {
+                if stop.is_cancelled() {
+                    return;
+                }
                 tokio::select! {
-                    () = stop.cancelled() => return,
+                    () = anew.cancelled() => return,
                     () = self.deliver_one(&queued, &channel) => {}
                 }
             }
@@ -189,6 +193,7 @@ impl Outbox {
             let next = self.reader.next_due(&name).ok().flatten();
             let wait = next.map_or(LOOK_EVERY, |at| at.since((self.now)())).clamp(Span::from_millis(50), LOOK_EVERY);
             tokio::select! {
+                () = anew.cancelled() => return,
                 () = stop.cancelled() => return,
                 _ = routed.changed() => {}
                 () = tokio::time::sleep(wait.to_std()) => {}
@@ -321,18 +326,19 @@ impl Outbox {
 pub struct Loops {
     pub outbox: Outbox,
     pub tasks: TaskTracker,
-    pub parent: CancellationToken,
-    pub stop: std::sync::Mutex<CancellationToken>,
+    pub stop: CancellationToken,
+    /// Ends the loops that run.
+    pub anew: std::sync::Mutex<CancellationToken>,
     pub runtime: tokio::runtime::Handle,
 }
 
 impl Loops {
     pub fn begin(&self) {
-        let mut stop = self.stop.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        stop.cancel();
-        *stop = self.parent.child_token();
+        let mut anew = self.anew.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        anew.cancel();
+        *anew = CancellationToken::new();
         for (name, channel) in &self.outbox.desk().channels {
-            let task = self.outbox.clone().deliver(name.clone(), channel.clone(), stop.clone());
+            let task = self.outbox.clone().deliver(name.clone(), channel.clone(), anew.clone(), self.stop.clone());
             self.tasks.spawn_on(task, &self.runtime);
         }
     }

@@ -40,7 +40,7 @@ pub async fn try_out(
     if let Some(only) = only.filter(|only| !names.contains(only)) {
         return Err(format!("there is no receiver {only:?}: they are {}", names.join(", ")));
     }
-    let letters = match kind {
+    let letters: Vec<Letter> = match kind {
         None => PAIR.iter().filter_map(|reason| sample::letter(reason.word())).collect(),
         Some("all") => sample::letters(),
         Some(kind) => vec![sample::letter(kind).ok_or_else(|| {
@@ -49,26 +49,40 @@ pub async fn try_out(
     };
     let now = (outbox.now)();
     let switch = SwitchId::try_new(format!("test-{}", now.as_millis() / 1000)).map_err(|error| error.to_string())?;
-    let mut tried = Vec::new();
+    // All at once: one that hangs must not cost the others their turn, nor the caller the patience.
+    let mut under_way = Vec::new();
     for name in names.into_iter().filter(|name| only.is_none_or(|only| only == *name)) {
         for channel_name in desk.channels_of(name) {
-            let Some(channel) = desk.channels.get(channel_name) else { continue };
-            let mut earlier: Vec<Told> = Vec::new();
-            for (n, letter) in (1u32..).zip(&letters) {
-                let letter = sample::as_test(letter.clone(), &switch, n, now);
-                let enclosed = Enclosed { test: true, ..sample::enclosed(&letter, earlier.clone()) };
-                let message = Message::new(&letter, 0, enclosed, &desk.templates, &desk.host);
-                let error = match channel.send(&message, now).await {
-                    Ok(()) => None,
-                    Err(Delivery::Later(why) | Delivery::Never(why) | Delivery::NotBefore(why, _)) => Some(why),
-                };
-                tracing::info!(channel = channel_name, kind = letter.kind(), error = error.as_deref(), "test notice");
-                tried.push(TriedChannel { channel: channel_name.clone(), kind: letter.kind().into(), error });
-                if let Letter::Notice(notice) = &letter {
-                    earlier.push(Told { n, reason: notice.reason, at: now });
+            let Some(channel) = desk.channels.get(channel_name).cloned() else { continue };
+            let (name, switch, letters, desk) = (channel_name.clone(), switch.clone(), letters.clone(), desk.clone());
+            under_way.push(tokio::spawn(async move {
+                let mut tried = Vec::new();
+                let mut earlier: Vec<Told> = Vec::new();
+                for (n, letter) in (1u32..).zip(letters) {
+                    let letter = sample::as_test(letter, &switch, n, now);
+                    let enclosed = Enclosed { test: true, ..sample::enclosed(&letter, earlier.clone()) };
+                    let message = Message::new(&letter, 0, enclosed, &desk.templates, &desk.host);
+                    let error = match channel.send(&message, now).await {
+                        Ok(()) => None,
+                        Err(Delivery::Later(why) | Delivery::Never(why) | Delivery::NotBefore(why, _)) => Some(why),
+                    };
+                    tracing::info!(channel = name, kind = letter.kind(), error = error.as_deref(), "test notice");
+                    let failed = error.is_some();
+                    tried.push(TriedChannel { channel: name.clone(), kind: letter.kind().into(), error });
+                    if failed {
+                        break; // the next would say the same
+                    }
+                    if let Letter::Notice(notice) = &letter {
+                        earlier.push(Told { n, reason: notice.reason, at: now });
+                    }
                 }
-            }
+                tried
+            }));
         }
+    }
+    let mut tried = Vec::new();
+    for task in under_way {
+        tried.extend(task.await.map_err(|error| error.to_string())?);
     }
     Ok(tried)
 }

@@ -4,7 +4,7 @@
 use reqwest::{Client, Url};
 use serde_json::{Value, json};
 
-use super::post::{self, post, safe_url};
+use super::post::{self, post};
 use super::{ChannelError, Delivery};
 use crate::domain::notice::{NoticeReason, Standing};
 use crate::domain::time::{Span, Timestamp};
@@ -23,7 +23,8 @@ pub struct Alertmanager {
 impl Alertmanager {
     pub fn new(url: &str, host: &str) -> Result<Alertmanager, ChannelError> {
         let whole = format!("{}/api/v2/alerts", url.trim_end_matches('/'));
-        let url = safe_url(&whole).map_err(|why| ChannelError(format!("{url} {why}")))?;
+        // No secret goes there: within a network it is reached without TLS more often than not.
+        let url = Url::parse(&whole).map_err(|why| ChannelError(format!("{url}: {why}")))?;
         Ok(Alertmanager { client: post::client()?, url, host: host.to_owned() })
     }
 

@@ -15,6 +15,7 @@ use crate::config::settings::{ChannelSettings, EmailSettings, ReceiverSettings};
 use crate::domain::time::{Span, Timestamp};
 
 pub use email::Mailer;
+pub use post::safe_url;
 
 /// Why a message did not get through.
 #[derive(Debug, Clone, PartialEq, Eq)]
