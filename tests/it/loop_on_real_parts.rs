@@ -49,6 +49,10 @@ fn ten_times_the_errors_are_rolled_back_once_and_proven() {
     assert_eq!(stack.outcome(&id, SOAK), "rolled_back_recovered");
     assert_eq!(stack.rollbacks(), 1, "the rollback command runs exactly once");
     let mail = stack.mail("rolled_back_recovered", SOON);
+    // Drawn from the readings that were judged: the rate of the fault, and where it began.
+    let chart = mail.text.lines().find(|l| l.contains("error rate of checkout,")).unwrap_or_default();
+    assert!(mail.pictures >= 1 && chart.contains("cut-over at") && chart.contains("rolled back at"), "{}", mail.text);
+    assert!(chart.contains("green 9") || chart.contains("green 10") || chart.contains("green 8"), "{chart}");
     assert!(
         mail.subject.starts_with("[flipback] ROLLED BACK checkout green → blue (v1.3): error rate"),
         "{}",

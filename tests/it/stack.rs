@@ -132,6 +132,8 @@ pub struct Mail {
     pub subject: String,
     pub headers: BTreeMap<String, String>,
     pub text: String,
+    /// Pictures inside.
+    pub pictures: usize,
 }
 
 pub struct Options {
@@ -428,7 +430,8 @@ for f in sorted(pathlib.Path(sys.argv[1]).glob("new/*"), key=lambda f: f.stat().
     m = email.message_from_bytes(f.read_bytes(), policy=email.policy.default)
     body = m.get_body(("plain",))
     out.append({"subject": m["subject"], "headers": {k.lower(): str(v) for k, v in m.items()},
-                "text": body.get_content() if body else ""})
+                "text": body.get_content() if body else "",
+                "pictures": [len(p.get_content()) for p in m.walk() if p.get_content_type() == "image/png"]})
 print(json.dumps(out))
 "#;
         let done =
@@ -438,6 +441,7 @@ print(json.dumps(out))
             .map(|m| Mail {
                 subject: m["subject"].as_str().unwrap_or("").to_owned(),
                 text: m["text"].as_str().unwrap_or("").to_owned(),
+                pictures: m["pictures"].as_array().map_or(0, Vec::len),
                 headers: m["headers"]
                     .as_object()
                     .map(|h| h.iter().map(|(k, v)| (k.clone(), v.as_str().unwrap_or("").to_owned())).collect())
