@@ -74,7 +74,7 @@ pub(super) fn notify(root: &Table<'_, '_>, email: Option<&EmailSettings>) -> Opt
         None => None,
     };
     if let (None, Some(at)) = (&route_at, &receiver_at) {
-        at.problem("has no [route] that names one of them", Some("[route]\nreceiver = \"oncall\""));
+        at.problem("has no [route] that names one of them", Some("a table [route] with receiver = \"oncall\""));
     }
     let mails = receivers.iter().flat_map(|r| &r.channels).any(|c| matches!(c, ChannelSettings::Email { .. }));
     if let (Some(_), Some(at), false, true) = (email, root.get("email"), mails, complete) {

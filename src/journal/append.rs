@@ -206,8 +206,8 @@ fn append(transaction: &Transaction<'_>, entry: &Entry, head: Hash, asked: &mut 
         && let Some((service, slot)) = asked.of(id)
     {
         transaction
-            .prepare_cached("INSERT OR IGNORE INTO readings (switch, seq, service, slot) VALUES (?, ?, ?, ?)")?
-            .execute(params![id.switch.as_str(), seq, service.as_str(), slot.as_str()])?;
+            .prepare_cached("INSERT INTO readings (seq, switch, service, slot) VALUES (?, ?, ?, ?)")?
+            .execute(params![seq, id.switch.as_str(), service.as_str(), slot.as_str()])?;
     }
     for ((n, command), decision) in (0i64..).zip(&entry.commands).zip(&decisions) {
         if let Command::Notify { notice } = command {
@@ -325,7 +325,6 @@ fn prune(transaction: &Transaction<'_>, now: Timestamp) -> Result<(), JournalErr
     merge_to_minutes(transaction, before(FINE_CELLS_FOR))?;
     chain::prune(transaction, now, INPUTS_FOR)?;
     letters::prune(transaction, before(NOTICES_FOR))?;
-    transaction.execute("DELETE FROM readings WHERE seq < (SELECT coalesce(min(seq), 0) FROM inputs)", [])?;
     transaction.execute("DELETE FROM watches WHERE ended_at < ?", [before(WATCHES_FOR)])?;
     transaction.execute("DELETE FROM attempts WHERE switch NOT IN (SELECT id FROM watches)", [])?;
     transaction.execute("DELETE FROM marks WHERE ended_at < ? AND kind = 'invalid'", [before(CELLS_FOR)])?;

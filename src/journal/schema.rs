@@ -108,12 +108,12 @@ CREATE TABLE deliveries (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX deliveries_due ON deliveries (channel, next_at) WHERE next_at IS NOT NULL;
 CREATE TABLE readings (
+    seq     INTEGER PRIMARY KEY REFERENCES inputs (seq) ON DELETE CASCADE,
     switch  TEXT    NOT NULL,
-    seq     INTEGER NOT NULL,
     service TEXT    NOT NULL,
-    slot    TEXT    NOT NULL,
-    PRIMARY KEY (switch, seq)
-) STRICT, WITHOUT ROWID;
+    slot    TEXT    NOT NULL
+) STRICT;
+CREATE INDEX readings_by_switch ON readings (switch);
 ";
 
 pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;

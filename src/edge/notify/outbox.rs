@@ -128,13 +128,15 @@ impl Outbox {
         let message = Message::new(letter, 0, Enclosed::default(), &desk.templates, &desk.host);
         announce(&message);
         if to.is_empty() {
-            match (&desk.route, letter) {
-                (None, _) => {
-                    tracing::info!(notice = %letter.key(), text = %message.text, "no receiver is configured: the notice is only logged");
+            match &desk.route {
+                None => {
+                    tracing::info!(
+                        notice = %letter.key(), text = %message.text,
+                        "no receiver is configured: the notice is only logged"
+                    );
                 }
-                // A channel's failure that no other channel tells of goes by the fallback.
-                (Some(_), Letter::Undeliverable(_)) => self.fall_back(letter, false, &message).await,
-                (Some(_), _) => tracing::info!(notice = %letter.key(), "no route takes the notice: it is only logged"),
+                // Of what was given up the fallback hears by the notice itself.
+                Some(_) => tracing::info!(notice = %letter.key(), "no route takes the notice: it is only logged"),
             }
         }
         self.keep(Write::LetterRouted { letter: letter.key(), to, at: (self.now)() }).await;

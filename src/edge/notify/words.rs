@@ -13,6 +13,7 @@ pub(super) fn status(notice: &Notice) -> &'static str {
         NoticeReason::Withheld if notice.watch.outcome == Some(Outcome::Withheld { why: Withheld::ObserveMode }) => {
             "WOULD HAVE ROLLED BACK"
         }
+        NoticeReason::Withheld if braked(&notice.watch) => "HELD BACK BY A BRAKE",
         NoticeReason::BreachedActing => "ROLLING BACK",
         NoticeReason::OrderedActing => "ROLLING BACK",
         NoticeReason::ApprovalWanted => "APPROVE?",
@@ -67,6 +68,9 @@ pub(super) fn headline(notice: &Notice) -> String {
         }
         NoticeReason::Withheld if w.outcome == Some(Outcome::Withheld { why: Withheld::ObserveMode }) => {
             format!("{new} is broken; flipback would have moved {back} to {old}, and only observes.")
+        }
+        NoticeReason::Withheld if braked(w) => {
+            format!("{new} is broken, and a brake kept flipback from moving {back} to {old} by itself.")
         }
         NoticeReason::Withheld => format!("{new} is broken, and flipback did NOT move {back}."),
         NoticeReason::RolledBackRecovered if w.breach.is_none() => {
@@ -227,6 +231,11 @@ pub(super) fn command(notice: &Notice) -> String {
         NoticeReason::DrillFailed if w.steps.is_empty() => format!("flipback drill {}", w.switch.service),
         _ => format!("flipback show {}", w.id),
     }
+}
+
+/// Too many automatic rollbacks already: a person must look.
+fn braked(w: &WatchView) -> bool {
+    matches!(w.outcome, Some(Outcome::Withheld { why: Withheld::Brake { .. } }))
 }
 
 fn withheld_advice(w: &WatchView) -> String {
