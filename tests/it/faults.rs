@@ -353,7 +353,7 @@ fn a_page_that_mail_refuses_goes_the_other_way_once() {
     let read = || fs::read_to_string(&pages).unwrap_or_default();
     let told = wait_until(Duration::from_secs(90), "the page is told by the fallback", || {
         let text = read();
-        text.contains("NOT ROLLED BACK").then_some(text)
+        text.contains("WOULD HAVE ROLLED BACK").then_some(text)
     });
     assert!(told.contains("checkout blue → green"), "{told}");
     // The server comes to its senses: the mail goes out as well, and the fallback does not speak again.
@@ -361,7 +361,7 @@ fn a_page_that_mail_refuses_goes_the_other_way_once() {
     wait_until(Duration::from_secs(120), "the mail arrives in the end", || {
         server.messages.lock().unwrap().iter().any(|m| m.contains("X-Flipback-Reason: withheld")).then_some(())
     });
-    assert_eq!(read().matches("NOT ROLLED BACK").count(), 1, "{}", read());
+    assert_eq!(read().matches("WOULD HAVE ROLLED BACK").count(), 1, "{}", read());
 }
 
 /// nginx reloads a broken file with exit code 0 and goes on serving the old one.
