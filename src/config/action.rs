@@ -17,6 +17,7 @@ use crate::domain::plan::{Expect, Probe};
 use crate::domain::service::Slots;
 use crate::domain::switch::Slot;
 use crate::domain::time::Span;
+use crate::edge::secret::is_this_host;
 
 /// A request's body is a few lines of JSON.
 const BODY_MAX: usize = 64 * 1024;
@@ -360,11 +361,8 @@ fn target(table: &Table<'_, '_>) -> Option<HttpTarget> {
 }
 
 fn is_safe(url: &str) -> bool {
-    reqwest::Url::parse(url).is_ok_and(|url| {
-        let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
-        let loopback = host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
-        url.scheme() == "https" || loopback
-    })
+    reqwest::Url::parse(url)
+        .is_ok_and(|url| url.scheme() == "https" || is_this_host(url.host_str().unwrap_or_default()))
 }
 
 fn is_header(name: &str) -> bool {

@@ -1,15 +1,14 @@
 //! `[[receiver]]`, `[route]`, `[fallback]`, `[notify]`, `[links]` and `[digest]`: who is told what, and how.
 
-use super::read::{absolute_path, addresses, http_url, refuse_inline};
+use super::read::{absolute_path, addresses, http_url, plain_name, refuse_inline};
 use super::settings::{
     ChannelSettings, EmailSettings, FallbackSettings, LinkSettings, NotifySettings, ReceiverSettings,
 };
 use super::slots::argv;
 use super::table::{At, Table, slip_or_all};
-use crate::domain::switch::Slot;
 use crate::domain::time::Span;
 use crate::edge::notify::channel::safe_url;
-use crate::edge::notify::desk::LINK_VARIABLES;
+use crate::edge::notify::desk::{LINK_VARIABLES, filled};
 use crate::edge::notify::route::{Matcher, Route};
 
 /// One for each team.
@@ -91,14 +90,9 @@ pub(super) fn notify(root: &Table<'_, '_>, email: Option<&EmailSettings>) -> Opt
 }
 
 fn receiver(table: Table<'_, '_>, has_email: bool) -> Option<ReceiverSettings> {
-    let name = table.need("name", "name = \"oncall\"").and_then(|at| {
-        let text = at.string()?;
-        if Slot::try_new(text).is_err() || text.contains(['/', ':']) {
-            at.problem("is not a receiver's name: letters, digits and . _ -", None);
-            return None;
-        }
-        Some(text.to_owned())
-    });
+    let name = table
+        .need("name", "name = \"oncall\"")
+        .and_then(|at| plain_name(&at, "is not a receiver's name: letters, digits and . _ -"));
     let send_resolved = table.get("send_resolved").and_then(|at| at.boolean()).unwrap_or(true);
     let mut channels = Vec::new();
     let mut complete = true;
@@ -272,10 +266,7 @@ fn fallback(table: Table<'_, '_>) -> Option<FallbackSettings> {
 /// An address with `{{ variables }}`.
 fn link(at: &At<'_, '_>) -> Option<String> {
     let text = at.string()?;
-    let mut plain = text.to_owned();
-    for name in LINK_VARIABLES {
-        plain = plain.replace(&format!("{{{{ {name} }}}}"), "x");
-    }
+    let plain = filled(text, |_| "x".into());
     if plain.contains("{{") || plain.contains("}}") {
         let help = format!("{{{{ NAME }}}} with one of {}", LINK_VARIABLES.join(", "));
         at.problem("has a variable that is not known", Some(&help));

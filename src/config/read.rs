@@ -18,7 +18,9 @@ use super::table::{At, Source, Table, slip_or_all};
 use super::webhook;
 use crate::domain::brakes::Brakes;
 use crate::domain::service::{Metrics, Service};
+use crate::domain::switch::Slot;
 use crate::domain::time::Span;
+use crate::edge::secret::is_this_host;
 
 pub const STATE_DIR: &str = "/var/lib/flipback";
 pub const SOCKET: &str = "/run/flipback/control.sock";
@@ -241,9 +243,29 @@ fn email(table: Table<'_, '_>) -> Option<EmailSettings> {
     };
     table.finish();
     let (host, port) = smarthost?;
-    let loopback = host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
-    let tls = tls.unwrap_or(if loopback { MailTls::None } else { MailTls::StartTls });
+    let tls = tls.unwrap_or(if is_this_host(&host) { MailTls::None } else { MailTls::StartTls });
     Some(EmailSettings { host, port, tls, from: from?, to: to?, login, ca_file, timeout })
+}
+
+/// A name that can stand in a path and beside a slash.
+pub(super) fn plain_name(at: &At<'_, '_>, otherwise: &str) -> Option<String> {
+    let text = at.string()?;
+    if Slot::try_new(text).is_err() || text.contains(['/', ':']) {
+        at.problem(otherwise, None);
+        return None;
+    }
+    Some(text.to_owned())
+}
+
+/// A cron text of six fields.
+fn schedule(at: &At<'_, '_>, help: &str) -> Option<String> {
+    let text = at.string()?;
+    if !crate::edge::schedule::is_schedule(text) {
+        let shown: String = text.chars().take(60).collect();
+        at.problem(format!("{shown:?} is no schedule"), Some(help));
+        return None;
+    }
+    Some(text.to_owned())
 }
 
 pub(super) fn addresses(at: &At<'_, '_>) -> Option<Vec<String>> {
@@ -259,15 +281,7 @@ pub(super) fn addresses(at: &At<'_, '_>) -> Option<Vec<String>> {
 /// `[digest]`: when the days or weeks behind are summed up.
 fn digest(table: Table<'_, '_>) -> Option<Option<DigestSettings>> {
     let help = "six fields, seconds first, UTC: \"0 0 7 * * 1\" is Mondays at 07:00";
-    let cron = table.need("cron", "cron = \"0 0 7 * * 1\"").and_then(|at| {
-        let text = at.string()?;
-        if !crate::edge::schedule::is_schedule(text) {
-            let shown: String = text.chars().take(60).collect();
-            at.problem(format!("{shown:?} is no schedule"), Some(help));
-            return None;
-        }
-        Some(text.to_owned())
-    });
+    let cron = table.need("cron", "cron = \"0 0 7 * * 1\"").and_then(|at| schedule(&at, help));
     let covers = table
         .get("covers")
         .and_then(|at| at.duration(Span::from_mins(60)..=Span::from_mins(35 * 24 * 60), "a month at most"))
@@ -280,12 +294,9 @@ fn digest(table: Table<'_, '_>) -> Option<Option<DigestSettings>> {
 fn drills(table: Table<'_, '_>) -> Option<Option<String>> {
     let cron = table.get("cron").map_or(Some(Some(DRILLS.to_owned())), |at| match at.string()? {
         "none" => Some(None),
-        text if crate::edge::schedule::is_schedule(text) => Some(Some(text.to_owned())),
-        text => {
-            let shown: String = text.chars().take(60).collect();
+        _ => {
             let help = "six fields, seconds first, UTC: \"0 17 9 * * *\" is every day at 09:17; or \"none\"";
-            at.problem(format!("{shown:?} is no schedule"), Some(help));
-            None
+            schedule(&at, help).map(Some)
         }
     });
     table.finish();

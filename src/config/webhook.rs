@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use super::read::absolute_path;
+use super::read::{absolute_path, plain_name};
 use super::service::named;
 use super::settings::{Proof, Sender, WebhookSettings};
 use super::table::{At, Table, slip_or_all};
 use crate::domain::service::Service;
-use crate::domain::switch::{ServiceName, Slot};
+use crate::domain::switch::ServiceName;
 use crate::edge::hooks::{self, Encoding};
 
 /// One for each tool, or for each team.
@@ -65,14 +65,9 @@ pub(super) fn webhooks(at: &At<'_, '_>, services: &[Service]) -> Option<Vec<Webh
 }
 
 fn webhook(table: Table<'_, '_>, services: &[Service]) -> Option<WebhookSettings> {
-    let name = table.need("name", "name = \"github\": it is received at /hooks/github").and_then(|at| {
-        let text = at.string()?;
-        if Slot::try_new(text).is_err() || text.contains(['/', ':']) {
-            at.problem("is not a name for a path: letters, digits and . _ -", None);
-            return None;
-        }
-        Some(text.to_owned())
-    });
+    let name = table
+        .need("name", "name = \"github\": it is received at /hooks/github")
+        .and_then(|at| plain_name(&at, "is not a name for a path: letters, digits and . _ -"));
     let sender = table.need("from", "from = \"github\"").and_then(|at| at.word(&SENDERS));
     if let Some(at) = table.get("secret") {
         at.problem("is a secret in the configuration", Some("put it into a file and name it in secret_file"));

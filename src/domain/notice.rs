@@ -144,27 +144,10 @@ impl NoticeReason {
             | Self::Superseded
             | Self::Cancelled
             | Self::Drilled => Standing::Settles,
-            Self::Opened
-            | Self::LittleBaseline
-            | Self::Thin
-            | Self::OldEndsEarly
-            | Self::Paused
-            | Self::AfterPassedFailed => Standing::Tells,
-            Self::BreachedActing
-            | Self::OrderedActing
-            | Self::ApprovalWanted
-            | Self::Withheld
-            | Self::RolledBackNotRecovered
-            | Self::RolledBackUnseen
-            | Self::RollbackFailed
-            | Self::DrillFailed
-            | Self::Stuck
-            | Self::Drift
-            | Self::Quarantined
-            | Self::Blind
-            | Self::TrafficLost
-            | Self::Unconfirmed
-            | Self::Unjudged => Standing::Stands,
+            // Whoever was woken, or told that the traffic is on its way, waits for the end of it.
+            Self::BreachedActing | Self::OrderedActing => Standing::Stands,
+            _ if self.severity() == Severity::Page => Standing::Stands,
+            _ => Standing::Tells,
         }
     }
 

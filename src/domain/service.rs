@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::baseline::BaselineAsk;
 use super::plan::{HealthCheck, Plan};
 use super::policy::Policy;
 use super::switch::{FlagName, ServiceName, Slot};
+use super::time::Timestamp;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Service {
@@ -45,7 +47,34 @@ pub struct SlotSpec {
     pub labels: BTreeMap<String, String>,
 }
 
+impl Service {
+    /// The question for a slot's normal, by this service's policy.
+    pub fn baseline_ask(&self, slot: Slot, other: Slot, before: Timestamp) -> BaselineAsk {
+        let policy = &self.policy;
+        BaselineAsk {
+            service: self.name.clone(),
+            slot,
+            other,
+            metrics: self.metrics.clone(),
+            before,
+            soak: policy.soak,
+            whole_day: !policy.long.is_zero(),
+            cells_min: policy.baseline_cells_min,
+            requests_min: policy.baseline_requests_min,
+            slots: self.slots.specs(),
+        }
+    }
+}
+
 impl Slots {
+    /// The slots that are named beforehand; none where they are versions.
+    pub fn specs(&self) -> BTreeMap<Slot, SlotSpec> {
+        match self {
+            Slots::Named(named) => named.clone(),
+            Slots::Versions => BTreeMap::new(),
+        }
+    }
+
     pub fn spec(&self, slot: &Slot) -> Option<&SlotSpec> {
         match self {
             Slots::Named(named) => named.get(slot),

@@ -3,7 +3,6 @@
 use super::message::{Command, CommandId, ObserveAsk};
 use super::rollback;
 use super::watch::{Asked, BaselineState, Phase, Turn, Watch};
-use crate::domain::baseline::BaselineAsk;
 use crate::domain::plan::{Probe, ProbeReading, Step};
 use crate::domain::signal::SourceClock;
 use crate::domain::switch::Slot;
@@ -27,26 +26,11 @@ impl Watch {
     pub(super) fn ask_baseline(&mut self, turn: &mut Turn<'_>) {
         let id = self.command_id();
         self.baseline = BaselineState::Asked(id.clone());
-        let policy = &self.service.policy;
-        let slots = match &self.service.slots {
-            crate::domain::service::Slots::Named(named) => named.clone(),
-            crate::domain::service::Slots::Versions => Default::default(),
-        };
-        turn.commands.push(Command::ChooseBaseline {
-            id,
-            ask: BaselineAsk {
-                service: self.service.name.clone(),
-                slot: self.serves.clone().unwrap_or_else(|| self.announcement.old.clone()),
-                other: self.serves.clone().unwrap_or_else(|| self.announcement.new.clone()),
-                metrics: self.service.metrics.clone(),
-                before: self.announcement.switched_at.unwrap_or(self.opened_at),
-                soak: policy.soak,
-                whole_day: !policy.long.is_zero(),
-                cells_min: policy.baseline_cells_min,
-                requests_min: policy.baseline_requests_min,
-                slots,
-            },
-        });
+        let slot = self.serves.clone().unwrap_or_else(|| self.announcement.old.clone());
+        let other = self.serves.clone().unwrap_or_else(|| self.announcement.new.clone());
+        let before = self.announcement.switched_at.unwrap_or(self.opened_at);
+        let ask = self.service.baseline_ask(slot, other, before);
+        turn.commands.push(Command::ChooseBaseline { id, ask });
     }
 
     pub(super) fn ask_readings(&mut self, turn: &mut Turn<'_>) {

@@ -28,7 +28,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::service::{Service, Slots};
+use crate::domain::service::Service;
 use crate::domain::switch::{Announcement, Lane, ServiceName, Sighting, Slot, SwitchId, Version};
 use crate::domain::time::Timestamp;
 use crate::domain::verdict::Outcome;
@@ -517,12 +517,5 @@ fn said(by: &str, why: &str) -> String {
 }
 
 fn record_ask(service: &Service) -> RecordAsk {
-    RecordAsk {
-        service: service.name.clone(),
-        metrics: service.metrics.clone(),
-        slots: match &service.slots {
-            Slots::Named(named) => named.clone(),
-            Slots::Versions => BTreeMap::new(),
-        },
-    }
+    RecordAsk { service: service.name.clone(), metrics: service.metrics.clone(), slots: service.slots.specs() }
 }

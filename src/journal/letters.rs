@@ -99,7 +99,7 @@ pub(super) fn put(transaction: &Transaction<'_>, write: &Write) -> Result<(), Jo
                 params![key.letter.0, key.channel, key.nth],
             )?;
         }
-        Write::Acknowledged { switch, .. } => {
+        Write::Acknowledged { switch } => {
             // Ids are of a narrow alphabet; the dot ends this one.
             let prefix = format!("{switch}.n");
             transaction.execute(

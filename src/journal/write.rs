@@ -54,8 +54,6 @@ pub enum Write {
     /// Somebody looks after it: no more reminders of this switch.
     Acknowledged {
         switch: SwitchId,
-        by: String,
-        at: Timestamp,
     },
     /// A range that must not serve as a baseline.
     Invalidate {

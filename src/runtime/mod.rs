@@ -22,6 +22,7 @@ use tokio_util::task::TaskTracker;
 use crate::config::settings::DetectorSettings;
 use crate::config::{self, Overrides, Settings};
 use crate::domain::action::Variables;
+use crate::domain::letter::Letter;
 use crate::domain::plan::{Expect, HealthReading, ProbeReading, Step};
 use crate::domain::service::{Service, SlotSpec, Slots};
 use crate::domain::switch::ServiceName;
@@ -33,13 +34,13 @@ use crate::edge::api::{self, ApiContext, Facts, Limiter, ReloadRequest, Token};
 use crate::edge::hooks::Hooks;
 use crate::edge::inbox::Inbox;
 use crate::edge::metrics::Metrics;
-use crate::edge::notify::ShownQuery;
 use crate::edge::notify::desk::{Desk, Queries};
-use crate::edge::notify::outbox::{Charts, Loops, Outbox};
+use crate::edge::notify::outbox::{Loops, Outbox};
+use crate::edge::notify::{ShownQuery, summary, trial};
 use crate::edge::sources::{Finding, Level, Prometheus, graph_link, shown_query};
 use crate::edge::{detectors, schedule, systemd, telemetry};
 use crate::engine::message::{Input, Job};
-use crate::journal::{Journal, JournalError, Reader};
+use crate::journal::{Journal, JournalError, Reader, Write};
 use disk::Disk;
 use dispatch::Dispatch;
 use driver::Driver;
@@ -195,8 +196,7 @@ fn daemon(
         reader: reader.clone(),
         inbox: inbox.clone(),
         desk: desk.clone(),
-        queries: Arc::new(shown_queries(settings.clone())),
-        charts: charts(reader.clone()),
+        queries: shown_queries(settings.clone()),
         now: clock::now,
         routed: tokio::sync::watch::Sender::new(()),
     };
@@ -217,7 +217,7 @@ fn daemon(
         reload: reload_sender,
         live_check: live_check(settings.clone(), source.clone(), health),
         record_baseline: record_baseline(settings.clone(), dispatch),
-        test_notify: test_notify(outbox.clone(), settings.clone()),
+        test_notify: test_notify(outbox.clone()),
         hooks: hooks.clone(),
         hook_limit: Limiter::new(HOOKS_PER_S, HOOKS_BURST),
         announce_limit: Limiter::new(ANNOUNCEMENTS_PER_S, ANNOUNCEMENTS_BURST),
@@ -481,28 +481,16 @@ fn record_baseline(settings: Arc<RwLock<Arc<Settings>>>, dispatch: Dispatch) -> 
         let (settings, dispatch) = (current(&settings), dispatch.clone());
         Box::pin(async move {
             let service = settings.services.iter().find(|s| s.name == name).ok_or("there is no such service")?;
-            let slots = match &service.slots {
-                Slots::Named(named) => named.clone(),
-                Slots::Versions => Default::default(),
-            };
-            let metrics = service.metrics.clone();
+            let (metrics, slots) = (service.metrics.clone(), service.slots.specs());
             dispatch.record(&crate::engine::message::RecordAsk { service: name, metrics, slots }).await
         })
     })
 }
 
-fn test_notify(outbox: Outbox, settings: Arc<RwLock<Arc<Settings>>>) -> api::TestNotify {
+fn test_notify(outbox: Outbox) -> api::TestNotify {
     Box::new(move |receiver, kind| {
-        let (outbox, settings) = (outbox.clone(), current(&settings));
-        Box::pin(async move {
-            crate::edge::notify::trial::try_out(
-                &outbox,
-                &settings.notify.receivers,
-                receiver.as_deref(),
-                kind.as_deref(),
-            )
-            .await
-        })
+        let outbox = outbox.clone();
+        Box::pin(async move { trial::try_out(&outbox, receiver.as_deref(), kind.as_deref()).await })
     })
 }
 
@@ -516,24 +504,17 @@ fn post_digest(
     let settings = current(settings);
     let Some(digest) = &settings.digest else { return Ok(()) };
     let facts = facts.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
-    let now_of = facts
-        .services
-        .iter()
-        .map(|(name, f)| {
-            (name.clone(), crate::edge::notify::summary::Now { armed: f.armed && facts.armed, live: f.live.clone() })
-        })
-        .collect();
     // Two that come at once are one: its key is its minute.
     let at = clock::now().floor_to(Span::from_mins(1));
-    let digest = crate::edge::notify::summary::digest(reader, &settings.services, &now_of, at, digest.covers)
-        .map_err(|error| error.to_string())?;
-    let letter = Box::new(crate::domain::letter::Letter::Digest(Box::new(digest)));
-    inbox.write(crate::journal::Write::LetterPosted { letter, at }).map_err(|error| format!("{error:?}"))
+    let digest =
+        summary::digest(reader, &settings.services, &facts, at, digest.covers).map_err(|error| error.to_string())?;
+    let letter = Box::new(Letter::Digest(Box::new(digest)));
+    inbox.write(Write::LetterPosted { letter, at }).map_err(|error| format!("{error:?}"))
 }
 
 /// For each judged signal the query that shows it, and a link.
 fn shown_queries(settings: Arc<RwLock<Arc<Settings>>>) -> Queries {
-    Box::new(move |notice| {
+    Arc::new(move |notice| {
         let settings = current(&settings);
         let prometheus = &settings.prometheus;
         let base = prometheus.external_url.as_ref().unwrap_or(&prometheus.url);
@@ -558,11 +539,6 @@ fn shown_queries(settings: Arc<RwLock<Arc<Settings>>>) -> Queries {
             })
             .collect()
     })
-}
-
-/// Pictures of a notice's breaching signals, from what was judged.
-fn charts(reader: Reader) -> Charts {
-    Arc::new(move |notice, pictures| crate::edge::notify::charts::of(&reader, notice, pictures))
 }
 
 fn hostname() -> String {

@@ -22,7 +22,6 @@ use super::types::{
     Announced, BaselineAnswer, Done, Envelope, Findings, RangeAnswer, ServiceStatus, Status, TestNotified,
 };
 use super::verbs;
-use crate::domain::baseline::BaselineAsk;
 use crate::domain::service::Slots;
 use crate::domain::switch::{Announcement, ServiceName, Slot, SwitchId};
 use crate::domain::time::Timestamp;
@@ -269,19 +268,7 @@ async fn baseline(State(c): Context, Path(name): Path<String>) -> Response {
         let (mut baseline, mut why) = (None, Some("no slot is known".to_owned()));
         if let Some(slot) = slot {
             let other = named.iter().find(|s| **s != slot).unwrap_or(&slot).clone();
-            let ask = BaselineAsk {
-                service: service.name.clone(),
-                other,
-                slot,
-                metrics: service.metrics.clone(),
-                before: now,
-                soak: service.policy.soak,
-                whole_day: !service.policy.long.is_zero(),
-                cells_min: service.policy.baseline_cells_min,
-                requests_min: service.policy.baseline_requests_min,
-                slots: Default::default(),
-            };
-            (baseline, why) = match c.reader.choose_baseline(&ask)? {
+            (baseline, why) = match c.reader.choose_baseline(&service.baseline_ask(slot, other, now))? {
                 Ok(baseline) => (Some(baseline), None),
                 Err(why) => (None, Some(why)),
             };

@@ -84,7 +84,7 @@ async fn acknowledged(c: &ApiContext, switch: SwitchId, by: String, why: &str) -
         Ok(None) => return failure(StatusCode::NOT_FOUND, "not_found", &format!("there is no watch {switch}")),
         Err(error) => return failure(StatusCode::INTERNAL_SERVER_ERROR, "journal", &error.to_string()),
     }
-    let write = Write::Acknowledged { switch: switch.clone(), by: by.clone(), at: (c.now)() };
+    let write = Write::Acknowledged { switch: switch.clone() };
     match c.inbox.write_synced(write).await {
         Ok(()) => {
             tracing::info!(%switch, by, why, "acknowledged");

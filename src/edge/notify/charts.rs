@@ -4,10 +4,11 @@ use crate::chart::{Band, Chart, Line, Mark, Role, Unit};
 use crate::domain::counts::{Buckets, Cell};
 use crate::domain::notice::Notice;
 use crate::domain::signal::{Reading, Signal, SlotCell};
+use crate::domain::switch::Slot;
 use crate::domain::time::{Span, Timestamp};
 use crate::domain::verdict::{Evidence, SignalState};
 use crate::domain::view::WatchView;
-use crate::journal::{Reader, ReadingRow};
+use crate::journal::{JournalError, Reader, ReadingRow};
 use crate::judge::quantile::quantile;
 
 use super::page::ChartRef;
@@ -21,7 +22,7 @@ const BEFORE: Span = Span::from_mins(30);
 /// So much of the time before the cut-over, as a part of the whole.
 const LEAD: f64 = 0.25;
 
-/// Points of a line; a mail's picture is 680 wide.
+/// Points of a line; a mail's picture is 480 wide.
 const POINTS: usize = 120;
 
 /// The band holds this part of the recorded cells.
@@ -37,12 +38,7 @@ pub fn of(reader: &Reader, notice: &Notice, pictures: bool) -> Vec<(ChartRef, Op
         return Vec::new();
     }
     let Some(breach) = &w.breach else { return Vec::new() };
-    let shown: Vec<&Evidence> = breach
-        .evidence
-        .iter()
-        .filter(|e| e.state == SignalState::Breached && !matches!(e.signal, Signal::Alive | Signal::Traffic))
-        .take(CHARTS_MAX)
-        .collect();
+    let shown: Vec<&Evidence> = drawable(&breach.evidence).collect();
     if shown.is_empty() {
         return Vec::new();
     }
@@ -67,18 +63,18 @@ pub fn drawn(chart: &Chart, i: usize, picture: bool) -> (ChartRef, Option<Vec<u8
 }
 
 /// What all charts of a notice are drawn from.
-pub struct Facts {
-    pub from: Timestamp,
-    pub to: Timestamp,
+struct Facts {
+    from: Timestamp,
+    to: Timestamp,
     /// Before the cut-over, of the slot that served then.
-    pub before: Vec<SlotCell>,
-    pub readings: Vec<ReadingRow>,
+    before: Vec<SlotCell>,
+    readings: Vec<ReadingRow>,
     /// The recorded normal, cell by cell.
-    pub normal: Vec<SlotCell>,
+    normal: Vec<SlotCell>,
 }
 
 impl Facts {
-    fn read(reader: &Reader, notice: &Notice) -> Result<Facts, crate::journal::JournalError> {
+    fn read(reader: &Reader, notice: &Notice) -> Result<Facts, JournalError> {
         let w = &notice.watch;
         let cut = w.cut_over_at.unwrap_or(w.opened_at);
         let since = w.breach.as_ref().map_or(cut, |b| b.since);
@@ -86,17 +82,12 @@ impl Facts {
         let lead = Span::from_millis(((notice.at.since(begin).as_millis() as f64) * LEAD) as u64);
         let from = begin - lead.max(Span::from_secs(20));
         let service = &w.switch.service;
-        let recorded = |from, to| -> Result<Vec<SlotCell>, crate::journal::JournalError> {
-            Ok(reader.recorded(service, &w.switch.old, from, to)?.into_iter().map(|cell| slot_cell(&cell)).collect())
+        let recorded = |slot: &Slot, from, to| -> Result<Vec<SlotCell>, JournalError> {
+            Ok(reader.recorded(service, slot, from, to)?.iter().map(slot_cell).collect())
         };
-        let before = if from < cut { recorded(from, cut)? } else { Vec::new() };
-        let normal = match &w.baseline {
-            Some(b) if b.provenance.slot == w.switch.old => recorded(b.provenance.from, b.provenance.to)?,
-            Some(b) => reader
-                .recorded(service, &b.provenance.slot, b.provenance.from, b.provenance.to)?
-                .iter()
-                .map(slot_cell)
-                .collect(),
+        let before = if from < cut { recorded(&w.switch.old, from, cut)? } else { Vec::new() };
+        let normal = match w.baseline.as_ref().map(|b| &b.provenance) {
+            Some(p) => recorded(&p.slot, p.from, p.to)?,
             None => Vec::new(),
         };
         let readings = reader.readings(&w.id, service, from)?;
@@ -104,41 +95,57 @@ impl Facts {
     }
 
     /// `None` where nothing was read of the signal.
-    pub fn chart(&self, notice: &Notice, e: &Evidence) -> Option<Chart> {
+    fn chart(&self, notice: &Notice, e: &Evidence) -> Option<Chart> {
         let w = &notice.watch;
-        let unit = match e.signal {
-            Signal::ErrorRate => Unit::Percent,
-            Signal::Latency(_) => Unit::Milliseconds,
-            _ => Unit::Plain,
-        };
         let width = Span::from_millis(self.to.since(self.from).as_millis() / POINTS as u64);
-        let before: Vec<&SlotCell> = self.before.iter().collect();
-        let of = |slot: &crate::domain::switch::Slot| -> Vec<&SlotCell> {
+        let of = |slot: &Slot| -> Vec<&SlotCell> {
             self.readings.iter().filter(|row| row.slot == *slot).map(|row| &row.cell).collect()
         };
         let new = points(&of(&w.switch.new), &e.signal, width);
         if new.is_empty() {
             return None;
         }
-        let mut old: Vec<&SlotCell> = before;
+        let mut old: Vec<&SlotCell> = self.before.iter().collect();
         // The recorder's cells may reach into what was read besides.
         let recorded_to = old.last().map(|cell| cell.to);
         old.extend(of(&w.back_to).into_iter().filter(|cell| recorded_to.is_none_or(|to| cell.from >= to)));
         let old = points(&old, &e.signal, width);
-        Some(Chart {
-            title: format!("{} of {}", e.signal, w.switch.service),
-            unit,
-            from: self.from,
-            to: self.to,
-            lines: vec![
-                Line { name: w.back_to.to_string(), role: Role::Old, points: old },
-                Line { name: w.switch.new.to_string(), role: Role::New, points: new },
-            ],
-            band: band(&self.normal, &e.signal),
-            limit: e.limit.filter(|l| l.is_finite()),
-            marks: marks(w),
-        })
+        Some(framed(w, e, (self.from, self.to), old, new, band(&self.normal, &e.signal)))
     }
+}
+
+/// A signal's chart from its lines: what a watch adds to them is the same for readings and for samples.
+pub(super) fn framed(
+    w: &WatchView,
+    e: &Evidence,
+    (from, to): (Timestamp, Timestamp),
+    old: Vec<(Timestamp, f64)>,
+    new: Vec<(Timestamp, f64)>,
+    band: Option<Band>,
+) -> Chart {
+    Chart {
+        title: format!("{} of {}", e.signal, w.switch.service),
+        unit: match e.signal {
+            Signal::ErrorRate => Unit::Percent,
+            Signal::Latency(_) => Unit::Milliseconds,
+            Signal::Traffic | Signal::Alive | Signal::Custom(_) => Unit::Plain,
+        },
+        from,
+        to,
+        lines: vec![
+            Line { name: w.back_to.to_string(), role: Role::Old, points: old },
+            Line { name: w.switch.new.to_string(), role: Role::New, points: new },
+        ],
+        band,
+        limit: e.limit.filter(|l| l.is_finite()),
+        marks: marks(w),
+    }
+}
+
+/// The signals of a breach that can be drawn.
+pub(super) fn drawable(evidence: &[Evidence]) -> impl Iterator<Item = &Evidence> {
+    let drawable = |e: &&Evidence| !matches!(e.signal, Signal::Alive | Signal::Traffic);
+    evidence.iter().filter(|e| e.state == SignalState::Breached).filter(drawable).take(CHARTS_MAX)
 }
 
 /// A recorded cell as a reading.
@@ -221,5 +228,5 @@ fn band(normal: &[SlotCell], signal: &Signal) -> Option<Band> {
     }
     values.sort_by(f64::total_cmp);
     let at = |share: f64| values[((values.len() - 1) as f64 * share).round() as usize];
-    Some(Band { low: at(BAND.0), high: at(BAND.1), middle: at(0.5) })
+    Some(Band { low: at(BAND.0), high: at(BAND.1) })
 }

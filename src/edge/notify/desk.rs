@@ -15,17 +15,23 @@ use crate::domain::time::Span;
 use crate::journal::RoutedTo;
 
 /// Finds the queries that show a notice's signals.
-pub type Queries = Box<dyn Fn(&Notice) -> Vec<ShownQuery> + Send + Sync>;
+pub type Queries = Arc<dyn Fn(&Notice) -> Vec<ShownQuery> + Send + Sync>;
 
 /// What goes beside the cut-over and the end of a trouble in a linked graph.
 const AROUND: Span = Span::from_mins(15);
 
+pub struct Receiver {
+    pub name: String,
+    /// Names of its channels.
+    pub channels: Vec<String>,
+    send_resolved: bool,
+}
+
 pub struct Desk {
     /// `None`: notices go to the log only.
     pub route: Option<Route>,
-    /// Names of channels by receiver.
-    receivers: BTreeMap<String, Vec<String>>,
-    send_resolved: BTreeMap<String, bool>,
+    /// As they are configured, in that order.
+    pub receivers: Vec<Receiver>,
     pub channels: BTreeMap<String, Arc<Channel>>,
     pub fallback: Option<FallbackSettings>,
     pub templates: Templates,
@@ -39,18 +45,20 @@ impl Desk {
             Some(dir) => Templates::with(dir).map_err(|why| ChannelError(format!("[notify] templates: {why}")))?,
             None => Templates::ours(),
         };
-        let (mut channels, mut receivers, mut send_resolved) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        let (mut channels, mut receivers) = (BTreeMap::new(), Vec::new());
         for receiver in &settings.receivers {
             let made = Channel::all(receiver, email, host)
                 .map_err(|error| ChannelError(format!("receiver {}: {error}", receiver.name)))?;
-            receivers.insert(receiver.name.clone(), made.iter().map(|(name, _)| name.clone()).collect());
-            send_resolved.insert(receiver.name.clone(), receiver.send_resolved);
+            receivers.push(Receiver {
+                name: receiver.name.clone(),
+                channels: made.iter().map(|(name, _)| name.clone()).collect(),
+                send_resolved: receiver.send_resolved,
+            });
             channels.extend(made.into_iter().map(|(name, channel)| (name, Arc::new(channel))));
         }
         Ok(Desk {
             route: settings.route.clone(),
             receivers,
-            send_resolved,
             channels,
             fallback: settings.fallback.clone(),
             templates,
@@ -59,27 +67,18 @@ impl Desk {
         })
     }
 
-    pub fn channels_of(&self, receiver: &str) -> &[String] {
-        self.receivers.get(receiver).map_or(&[], Vec::as_slice)
-    }
-
-    pub fn receivers(&self) -> impl Iterator<Item = &str> {
-        self.receivers.keys().map(String::as_str)
-    }
-
     /// Where a letter goes. What settles a trouble goes to everybody who was told of it as well.
     pub fn route(&self, letter: &Letter, told_before: &[String]) -> Vec<RoutedTo> {
         let Some(route) = &self.route else { return Vec::new() };
         let repeats = letter.severity() == Severity::Page;
         let mut found: BTreeMap<String, Option<Span>> = BTreeMap::new();
         for (receiver, repeat) in route.resolve(&labels(letter)) {
-            for channel in self.channels_of(&receiver) {
+            for channel in self.receivers.iter().filter(|r| r.name == receiver).flat_map(|r| &r.channels) {
                 found.insert(channel.clone(), repeat.filter(|_| repeats));
             }
         }
-        for channel in told_before.iter().filter(|channel| self.channels.contains_key(*channel)) {
-            let receiver = channel.split('/').next().unwrap_or_default();
-            if self.send_resolved.get(receiver).copied().unwrap_or(true) {
+        for channel in self.receivers.iter().filter(|r| r.send_resolved).flat_map(|r| &r.channels) {
+            if told_before.contains(channel) {
                 found.entry(channel.clone()).or_insert(None);
             }
         }
@@ -106,8 +105,8 @@ impl Desk {
             ("to_ms", (notice.at + AROUND).as_millis().to_string()),
         ];
         let fill = |template: &str| {
-            values.iter().fold(template.to_owned(), |text, (name, value)| {
-                text.replace(&format!("{{{{ {name} }}}}"), &encoded(value))
+            filled(template, |name| {
+                values.iter().find(|(known, _)| *known == name).map_or(String::new(), |(_, v)| encoded(v))
             })
         };
         [("Grafana", &self.links.grafana), ("Status page", &self.links.status_page)]
@@ -121,6 +120,13 @@ impl Desk {
 
 /// Variables that a link's template may use.
 pub const LINK_VARIABLES: [&str; 8] = ["service", "slot", "old", "new", "version", "switch", "from_ms", "to_ms"];
+
+/// A link's template with each variable in its place.
+pub fn filled(template: &str, value: impl Fn(&str) -> String) -> String {
+    LINK_VARIABLES
+        .iter()
+        .fold(template.to_owned(), |text, name| text.replace(&format!("{{{{ {name} }}}}"), &value(name)))
+}
 
 /// Everything but plain letters as %XX: a name cannot leave its place in the address.
 fn encoded(text: &str) -> String {

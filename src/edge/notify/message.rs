@@ -74,6 +74,11 @@ impl Message {
         Message { letter: letter.clone(), nth, page, subject, text, html, pictures, earlier }
     }
 
+    /// Subject and text: what a program reads.
+    pub fn whole(&self) -> String {
+        format!("{}\n\n{}", self.subject, self.text)
+    }
+
     /// Told before, and not settled since.
     pub fn standing_before(&self) -> impl Iterator<Item = &Told> {
         let settled = self.earlier.iter().rposition(|told| told.reason.standing() == Standing::Settles);

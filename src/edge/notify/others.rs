@@ -78,9 +78,10 @@ pub fn digest(d: &Digest, links: &[Link], host: &str) -> Page {
     }
     section("Switches", all);
     section("Drills", drills.iter().map(|s| line(s)).collect());
-    section("Traffic that cannot show the ratio asked for", thin.clone());
-    section("Not rolled back by flipback itself", unarmed.clone());
-    let now = match (would.is_empty(), near.is_empty(), thin.is_empty()) {
+    let all_seen = thin.is_empty();
+    section("Traffic that cannot show the ratio asked for", thin);
+    section("Not rolled back by flipback itself", unarmed);
+    let now = match (would.is_empty(), near.is_empty(), all_seen) {
         (false, ..) => "look whether flipback was right about what it would have done; then mode = \"ask\" or \"auto\"",
         (true, false, _) => "look at the near misses before the next release",
         (true, true, false) => "give the services with too little traffic a longer soak",
@@ -145,4 +146,25 @@ pub fn digest(d: &Digest, links: &[Link], host: &str) -> Page {
 
 fn plural(n: usize, one: &str, many: &str) -> String {
     format!("{n} {}", if n == 1 { one } else { many })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::notice::NoticeReason;
+    use crate::edge::notify::sample;
+
+    #[test]
+    fn a_near_miss_is_what_passed_close_to_a_limit() {
+        let mut watch = sample::notice(NoticeReason::Passed).unwrap().watch.clone();
+        assert_eq!(DigestSwitch::of(&watch).near_miss, None);
+        let limit = watch.evidence[0].limit.unwrap();
+        watch.evidence[0].value = Some(limit * 1.01);
+        watch.evidence[0].ratio = Some(1.5);
+        assert_eq!(DigestSwitch::of(&watch).near_miss.as_deref(), Some("error rate 1.5× the normal"));
+        // What was rolled back, or would have been, is no near miss: it has a section of its own.
+        watch.outcome = sample::notice(NoticeReason::Withheld).unwrap().watch.outcome.clone();
+        let observed = DigestSwitch::of(&watch);
+        assert_eq!((observed.near_miss, observed.would_have), (None, true));
+    }
 }

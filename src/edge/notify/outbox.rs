@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::channel::{Channel, Delivery};
+use super::charts;
 use super::desk::{Desk, Queries};
 use super::message::{Enclosed, Message, Told};
 use crate::domain::letter::{DeliveryKey, Letter, Undeliverable};
@@ -76,16 +77,12 @@ pub fn still_stands(notice: &Notice, told: &[Told], phase: PhaseWord, newer_watc
     }
 }
 
-/// The charts of a notice, with pictures or without; they are made beside the loops.
-pub type Charts = Arc<dyn Fn(&Notice, bool) -> Vec<(super::page::ChartRef, Option<Vec<u8>>)> + Send + Sync>;
-
 #[derive(Clone)]
 pub struct Outbox {
     pub reader: Reader,
     pub inbox: Inbox,
     pub desk: Arc<RwLock<Arc<Desk>>>,
-    pub queries: Arc<Queries>,
-    pub charts: Charts,
+    pub queries: Queries,
     pub now: fn() -> Timestamp,
     /// Told when something was routed.
     pub routed: watch::Sender<()>,
@@ -283,7 +280,7 @@ impl Outbox {
             let mut enclosed = Enclosed { links: desk.links(&own), ..Enclosed::default() };
             if let Letter::Notice(notice) = &own {
                 enclosed.queries = (this.queries)(notice);
-                enclosed.charts = (this.charts)(notice, pictures);
+                enclosed.charts = charts::of(&this.reader, notice, pictures);
                 let told = this.told(&notice.key.switch).unwrap_or_default();
                 enclosed.earlier = told.into_iter().filter(|t| t.n < notice.key.n).collect();
             }
@@ -310,8 +307,7 @@ impl Outbox {
     async fn fall_back(&self, letter: &Letter, fell_back: bool, message: &Message) {
         let desk = self.desk();
         let Some(fallback) = desk.fallback.as_ref().filter(|_| !fell_back) else { return };
-        let text = format!("{}\n\n{}", message.subject, message.text);
-        match command::run_with(&fallback.exec, Some(&text), fallback.timeout).await {
+        match command::run_with(&fallback.exec, Some(&message.whole()), fallback.timeout).await {
             Ok(finished) if finished.status.success() => {
                 tracing::warn!(notice = %letter.key(), command = %fallback.exec, "notice told by the fallback");
                 self.keep(Write::LetterFellBack { letter: letter.key(), at: (self.now)() }).await;

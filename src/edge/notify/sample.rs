@@ -3,10 +3,10 @@
 
 use std::sync::LazyLock;
 
-use super::charts::drawn;
+use super::charts::{drawable, drawn, framed};
 use super::message::{Enclosed, Told};
 use super::page::{ChartRef, Link, ShownQuery};
-use crate::chart::{Band, Chart, Line, Mark, Role, Unit};
+use crate::chart::Band;
 use crate::domain::digest::{Digest, DigestService, DigestSwitch};
 use crate::domain::letter::{Letter, Undeliverable};
 use crate::domain::notice::{Notice, NoticeKey, NoticeReason};
@@ -14,7 +14,6 @@ use crate::domain::policy::Mode;
 use crate::domain::signal::Signal;
 use crate::domain::switch::{ServiceName, SwitchId};
 use crate::domain::time::{Span, Timestamp};
-use crate::domain::verdict::{Evidence, SignalState};
 
 static NOTICES: LazyLock<Vec<Notice>> = LazyLock::new(|| {
     let snapshot = include_str!("../../../tests/vectors/notices.snap");
@@ -154,11 +153,7 @@ pub fn enclosed(letter: &Letter, earlier: Vec<Told>) -> Enclosed {
 fn charts(notice: &Notice) -> Vec<(ChartRef, Option<Vec<u8>>)> {
     let w = &notice.watch;
     let Some(breach) = &w.breach else { return Vec::new() };
-    let broken = |e: &&Evidence| e.state == SignalState::Breached && !matches!(e.signal, Signal::Alive);
-    breach
-        .evidence
-        .iter()
-        .filter(broken)
+    drawable(&breach.evidence)
         .enumerate()
         .filter_map(|(i, e)| {
             let (value, normal) = (e.value?, e.baseline?);
@@ -182,28 +177,8 @@ fn charts(notice: &Notice) -> Vec<(ChartRef, Option<Vec<u8>>)> {
             if w.recovery.is_some() {
                 old.extend(points(end, to, normal));
             }
-            let mark = |at: Option<Timestamp>, name: &str| at.map(|at| Mark { at, name: name.to_owned() });
-            let chart = Chart {
-                title: format!("{} of {}", e.signal, w.switch.service),
-                unit: if e.signal == Signal::ErrorRate { Unit::Percent } else { Unit::Milliseconds },
-                from,
-                to,
-                lines: vec![
-                    Line { name: w.back_to.to_string(), role: Role::Old, points: old },
-                    Line { name: w.switch.new.to_string(), role: Role::New, points: new },
-                ],
-                band: Some(Band { low: normal * 0.6, middle: normal, high: normal * 1.4 }),
-                limit: e.limit,
-                marks: [
-                    mark(w.cut_over_at, "cut-over"),
-                    mark(Some(breach.since), "onset"),
-                    mark(Some(breach.at), "decision"),
-                    mark(w.recovery.as_ref().map(|r| r.proven_at), "rolled back"),
-                ]
-                .into_iter()
-                .flatten()
-                .collect(),
-            };
+            let band = Band { low: normal * 0.6, high: normal * 1.4 };
+            let chart = framed(w, e, (from, to), old, new, Some(band));
             Some(drawn(&chart, i, true))
         })
         .collect()

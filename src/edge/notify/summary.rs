@@ -1,29 +1,20 @@
 //! A digest is put together from the journal and from what is configured.
 
-use std::collections::BTreeMap;
-
-use crate::domain::baseline::BaselineAsk;
 use crate::domain::digest::{Digest, DigestService, DigestSwitch};
-use crate::domain::service::{Service, Slots};
-use crate::domain::switch::{ServiceName, Slot};
+use crate::domain::service::Service;
+use crate::domain::switch::Slot;
 use crate::domain::time::{Span, Timestamp};
+use crate::edge::api::Facts;
 use crate::journal::{JournalError, Reader, WatchFilter};
 use crate::judge::Rule;
 
 /// A digest is read over coffee.
 const SWITCHES_MAX: usize = 200;
 
-/// What the daemon knows of a service besides its configuration.
-#[derive(Debug, Clone, Default)]
-pub struct Now {
-    pub armed: bool,
-    pub live: Option<String>,
-}
-
 pub fn digest(
     reader: &Reader,
     services: &[Service],
-    now_of: &BTreeMap<ServiceName, Now>,
+    facts: &Facts,
     at: Timestamp,
     covers: Span,
 ) -> Result<Digest, JournalError> {
@@ -37,11 +28,11 @@ pub fn digest(
     let services = services
         .iter()
         .map(|service| {
-            let now = now_of.get(&service.name).cloned().unwrap_or_default();
+            let now = facts.services.get(&service.name).cloned().unwrap_or_default();
             DigestService {
                 name: service.name.clone(),
                 mode: service.policy.mode,
-                armed: now.armed,
+                armed: now.armed && facts.armed,
                 too_thin: too_thin(reader, service, now.live.as_deref(), at),
             }
         })
@@ -51,24 +42,11 @@ pub fn digest(
 
 /// Whether a soak that began now could show the ratio that was asked for.
 fn too_thin(reader: &Reader, service: &Service, live: Option<&str>, at: Timestamp) -> Option<String> {
-    let slots = match &service.slots {
-        Slots::Named(named) => named.clone(),
-        Slots::Versions => BTreeMap::new(),
-    };
+    let slots = service.slots.specs();
     let slot = live.and_then(|live| Slot::try_new(live).ok()).or_else(|| slots.keys().next().cloned())?;
+    let other = slots.keys().find(|other| **other != slot).unwrap_or(&slot).clone();
     let policy = &service.policy;
-    let ask = BaselineAsk {
-        service: service.name.clone(),
-        other: slots.keys().find(|other| **other != slot).unwrap_or(&slot).clone(),
-        slot,
-        metrics: service.metrics.clone(),
-        before: at,
-        soak: policy.soak,
-        whole_day: !policy.long.is_zero(),
-        cells_min: policy.baseline_cells_min,
-        requests_min: policy.baseline_requests_min,
-        slots,
-    };
+    let ask = service.baseline_ask(slot, other, at);
     let baseline = match reader.choose_baseline(&ask) {
         Ok(Ok(baseline)) if baseline.usable() => baseline,
         Ok(Ok(_)) => return Some("too little normal is recorded".into()),
@@ -78,9 +56,9 @@ fn too_thin(reader: &Reader, service: &Service, live: Option<&str>, at: Timestam
     let mut rule = Rule::new(policy);
     rule.with_baseline(&baseline);
     rule.ln_e()?; // the plain rule states no chance of error
-    let expected = baseline.rate() * policy.phases().whole().as_secs_f64();
-    let wanted = policy.limits.must_detect.get();
     let whole = policy.phases().whole();
+    let expected = baseline.rate() * whole.as_secs_f64();
+    let wanted = policy.limits.must_detect.get();
     match rule.detectable(expected) {
         Some(ratio) if ratio <= wanted => None,
         Some(ratio) => Some(format!(

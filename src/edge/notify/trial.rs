@@ -7,7 +7,6 @@ use super::message::{Enclosed, Message, Told};
 use super::outbox::Outbox;
 use super::route::kinds;
 use super::sample;
-use crate::config::settings::ReceiverSettings;
 use crate::domain::letter::Letter;
 use crate::domain::notice::NoticeReason;
 use crate::domain::switch::SwitchId;
@@ -26,14 +25,9 @@ pub struct TriedChannel {
 const PAIR: [NoticeReason; 2] = [NoticeReason::BreachedActing, NoticeReason::RolledBackRecovered];
 
 /// Sends to one receiver or to all; without a kind the pair, with `all` every kind.
-pub async fn try_out(
-    outbox: &Outbox,
-    receivers: &[ReceiverSettings],
-    only: Option<&str>,
-    kind: Option<&str>,
-) -> Result<Vec<TriedChannel>, String> {
+pub async fn try_out(outbox: &Outbox, only: Option<&str>, kind: Option<&str>) -> Result<Vec<TriedChannel>, String> {
     let desk = outbox.desk();
-    let names: Vec<&str> = receivers.iter().map(|r| r.name.as_str()).collect();
+    let names: Vec<&str> = desk.receivers.iter().map(|r| r.name.as_str()).collect();
     if names.is_empty() {
         return Err("no receiver is configured: [email] with to, or [[receiver]]".into());
     }
@@ -51,8 +45,8 @@ pub async fn try_out(
     let switch = SwitchId::try_new(format!("test-{}", now.as_millis() / 1000)).map_err(|error| error.to_string())?;
     // All at once: one that hangs must not cost the others their turn, nor the caller the patience.
     let mut under_way = Vec::new();
-    for name in names.into_iter().filter(|name| only.is_none_or(|only| only == *name)) {
-        for channel_name in desk.channels_of(name) {
+    for receiver in desk.receivers.iter().filter(|r| only.is_none_or(|only| only == r.name)) {
+        for channel_name in &receiver.channels {
             let Some(channel) = desk.channels.get(channel_name).cloned() else { continue };
             let (name, switch, letters, desk) = (channel_name.clone(), switch.clone(), letters.clone(), desk.clone());
             under_way.push(tokio::spawn(async move {

@@ -24,8 +24,7 @@ impl Exec {
         ] {
             exec.env.insert(name.to_owned(), value);
         }
-        let text = format!("{}\n\n{}", message.subject, message.text);
-        match command::run_with(&exec, Some(&text), self.timeout).await {
+        match command::run_with(&exec, Some(&message.whole()), self.timeout).await {
             Ok(finished) if finished.status.success() => Ok(()),
             Ok(finished) => Err(Delivery::Later(format!("{}: {}", self.exec, finished.status))),
             Err(error) => Err(Delivery::Later(error)),
