@@ -11,6 +11,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod account;
 pub mod chart;
 pub mod cli;
 pub mod config;
@@ -23,3 +24,4 @@ mod planted;
 pub mod runtime;
 pub mod shim;
 pub mod sim;
+pub mod words;

@@ -32,6 +32,8 @@ pub enum Unit {
     Percent,
     /// Values are seconds.
     Milliseconds,
+    /// Values are powers of ten: 3 is one in a thousand.
+    OneIn,
     Plain,
 }
 
@@ -47,6 +49,8 @@ pub struct Line {
 pub enum Role {
     Old,
     New,
+    /// One of what `New` is made of.
+    Part(u8),
 }
 
 /// Where most of the recorded normal lies.
@@ -141,8 +145,18 @@ impl Unit {
         match self {
             Unit::Percent => format!("{} %", digits(value * 100.0)),
             Unit::Milliseconds => format!("{} ms", digits(value * 1000.0)),
+            Unit::OneIn => one_in(value),
             Unit::Plain => digits(value),
         }
+    }
+}
+
+/// `even`, `1 in 30`, `1 in 10^9`.
+fn one_in(power: f64) -> String {
+    match power {
+        p if p < 0.15 => "even".into(),
+        p if p < 6.0 => format!("1 in {}", digits(10f64.powf(p).round())),
+        p => format!("1 in 10^{p:.0}"),
     }
 }
 

@@ -13,6 +13,8 @@ const BOTTOM: f64 = 212.0;
 
 const OLD: &str = "#0060a8";
 const NEW: &str = "#c8500a";
+const THIRD: &str = "#00795c";
+const FOURTH: &str = "#8a3f86";
 const BAND: &str = "#cfe3f3";
 const INK: &str = "#1f2328";
 const GREY: &str = "#59636e";
@@ -33,7 +35,7 @@ pub fn draw(chart: &Chart) -> String {
         out,
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" width=\"{WIDTH}\" height=\"{HEIGHT}\" \
          font-family=\"DejaVu Sans, sans-serif\" role=\"img\"><title>{}</title>\
-         <rect x=\"0.5\" y=\"0.5\" width=\"{}\" height=\"{}\" rx=\"8\" fill=\"#ffffff\" stroke=\"#d0d7de\"/>",
+         <rect x=\"0.5\" y=\"0.5\" width=\"{}\" height=\"{}\" rx=\"8\" fill=\"#ffffff\" stroke=\"#d0d7de\" class=\"p\"/>",
         text(&chart.words(), 400),
         WIDTH - 1,
         HEIGHT - 1
@@ -67,9 +69,11 @@ fn text(raw: &str, max: usize) -> String {
 
 /// `said` is escaped already.
 fn label(out: &mut String, x: f64, y: f64, size: f64, colour: &str, anchor: &str, said: &str) {
+    // A page has its own colours for its dark mode.
+    let class = if colour == INK { "i" } else { "g" };
     let _ = write!(
         out,
-        "<text x=\"{x:.1}\" y=\"{y:.1}\" font-size=\"{size}\" fill=\"{colour}\" text-anchor=\"{anchor}\">{said}</text>"
+        "<text x=\"{x:.1}\" y=\"{y:.1}\" font-size=\"{size}\" fill=\"{colour}\" text-anchor=\"{anchor}\" class=\"{class}\">{said}</text>"
     );
 }
 
@@ -115,7 +119,7 @@ impl Frame<'_> {
         if let Some(limit) = self.limit_shown() {
             let key = |x: f64, y: f64| {
                 format!(
-                    "<line x1=\"{x:.1}\" y1=\"{y:.1}\" x2=\"{:.1}\" y2=\"{y:.1}\" stroke=\"{INK}\" stroke-width=\"1.5\" stroke-dasharray=\"2 3\"/>",
+                    "<line x1=\"{x:.1}\" y1=\"{y:.1}\" x2=\"{:.1}\" y2=\"{y:.1}\" stroke=\"{INK}\" stroke-width=\"1.5\" stroke-dasharray=\"2 3\" class=\"k\"/>",
                     x + 18.0
                 )
             };
@@ -123,7 +127,10 @@ impl Frame<'_> {
         }
         if self.chart.band.is_some() {
             let key = |x: f64, y: f64| {
-                format!("<rect x=\"{x:.1}\" y=\"{:.1}\" width=\"18\" height=\"12\" fill=\"{BAND}\"/>", y - 6.0)
+                format!(
+                    "<rect x=\"{x:.1}\" y=\"{:.1}\" width=\"18\" height=\"12\" fill=\"{BAND}\" class=\"b\"/>",
+                    y - 6.0
+                )
             };
             entry(out, &key, "recorded normal".to_owned());
         }
@@ -138,7 +145,7 @@ impl Frame<'_> {
         let (high, low) = (self.y(band.high), self.y(band.low));
         let _ = write!(
             out,
-            "<rect x=\"{LEFT}\" y=\"{high:.1}\" width=\"{:.1}\" height=\"{:.1}\" fill=\"{BAND}\"/>",
+            "<rect x=\"{LEFT}\" y=\"{high:.1}\" width=\"{:.1}\" height=\"{:.1}\" fill=\"{BAND}\" class=\"b\"/>",
             RIGHT - LEFT,
             (low - high).max(1.5)
         );
@@ -149,7 +156,7 @@ impl Frame<'_> {
             let y = self.y(value);
             let _ = write!(
                 out,
-                "<line x1=\"{LEFT}\" y1=\"{y:.1}\" x2=\"{RIGHT}\" y2=\"{y:.1}\" stroke=\"#d8dee4\" stroke-width=\"1\"/>"
+                "<line x1=\"{LEFT}\" y1=\"{y:.1}\" x2=\"{RIGHT}\" y2=\"{y:.1}\" stroke=\"#d8dee4\" stroke-width=\"1\" class=\"l\"/>"
             );
             label(out, LEFT - 7.0, y + 4.0, 11.0, GREY, "end", &text(&self.chart.unit.show(value), 20));
         }
@@ -157,7 +164,7 @@ impl Frame<'_> {
             let x = self.x(at);
             let _ = write!(
                 out,
-                "<line x1=\"{x:.1}\" y1=\"{BOTTOM}\" x2=\"{x:.1}\" y2=\"{:.1}\" stroke=\"{GREY}\" stroke-width=\"1\"/>",
+                "<line x1=\"{x:.1}\" y1=\"{BOTTOM}\" x2=\"{x:.1}\" y2=\"{:.1}\" stroke=\"{GREY}\" stroke-width=\"1\" class=\"m\"/>",
                 BOTTOM + 4.0
             );
             // The last label makes room for the zone.
@@ -174,7 +181,7 @@ impl Frame<'_> {
         let y = self.y(limit);
         let _ = write!(
             out,
-            "<line x1=\"{LEFT}\" y1=\"{y:.1}\" x2=\"{RIGHT}\" y2=\"{y:.1}\" stroke=\"{INK}\" stroke-width=\"1.5\" stroke-dasharray=\"2 3\"/>"
+            "<line x1=\"{LEFT}\" y1=\"{y:.1}\" x2=\"{RIGHT}\" y2=\"{y:.1}\" stroke=\"{INK}\" stroke-width=\"1.5\" stroke-dasharray=\"2 3\" class=\"k\"/>"
         );
     }
 
@@ -195,7 +202,7 @@ impl Frame<'_> {
             let y = row.map_or(TOP, |row| TOP - 6.0 - 12.0 * row as f64);
             let _ = write!(
                 out,
-                "<line x1=\"{x:.1}\" y1=\"{:.1}\" x2=\"{x:.1}\" y2=\"{BOTTOM}\" stroke=\"{GREY}\" stroke-width=\"1\" stroke-dasharray=\"5 3\"/>",
+                "<line x1=\"{x:.1}\" y1=\"{:.1}\" x2=\"{x:.1}\" y2=\"{BOTTOM}\" stroke=\"{GREY}\" stroke-width=\"1\" class=\"m\" stroke-dasharray=\"5 3\"/>",
                 y - 8.0
             );
             if let Some(row) = row {
@@ -207,7 +214,7 @@ impl Frame<'_> {
         // Over the lines of their neighbours, with some paper around each letter.
         let _ = write!(
             out,
-            "<g stroke=\"#ffffff\" stroke-width=\"4\" stroke-linejoin=\"round\" paint-order=\"stroke\">{names}</g>"
+            "<g class=\"w\" stroke=\"#ffffff\" stroke-width=\"4\" stroke-linejoin=\"round\" paint-order=\"stroke\">{names}</g>"
         );
     }
 
@@ -247,8 +254,11 @@ impl Frame<'_> {
 
 fn style(role: Role) -> (&'static str, &'static str) {
     match role {
-        Role::Old => (OLD, " stroke-dasharray=\"7 3\""),
-        Role::New => (NEW, ""),
+        Role::Old => (OLD, " stroke-dasharray=\"7 3\" class=\"o\""),
+        Role::New => (NEW, " class=\"n\""),
+        Role::Part(0) => (OLD, " stroke-dasharray=\"7 3\" class=\"o\""),
+        Role::Part(1) => (THIRD, " stroke-dasharray=\"2 3\" class=\"t\""),
+        Role::Part(_) => (FOURTH, " stroke-dasharray=\"9 3 2 3\" class=\"f\""),
     }
 }
 

@@ -4,7 +4,7 @@ use clap::Subcommand;
 use serde_json::json;
 
 use super::client::{Client, path_part};
-use super::{Global, Output, exit, operate, print, print_json, show};
+use super::{Global, Output, exit, operate, print, print_json};
 use crate::edge::api::types::BaselineAnswer;
 
 #[derive(Subcommand)]
@@ -70,7 +70,7 @@ pub fn run(global: &Global, verb: &Verb) -> i32 {
 
 fn text(answer: &BaselineAnswer) -> String {
     let mut out = match (&answer.baseline, &answer.why) {
-        (Some(baseline), _) => show::baseline_lines(baseline).join("\n"),
+        (Some(baseline), _) => crate::account::explain::baseline_lines(baseline).join("\n"),
         (None, Some(why)) => format!("no baseline: {why}"),
         (None, None) => "no baseline".to_owned(),
     };

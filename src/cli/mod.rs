@@ -5,6 +5,7 @@ mod baseline;
 mod check;
 mod client;
 mod drill;
+mod explain;
 mod faults;
 mod journal;
 mod operate;
@@ -105,6 +106,13 @@ enum Verb {
     Status,
     /// Everything about one watch
     Show { id: String },
+    /// Why a watch was judged as it was: the arithmetic, the tick that decided, what would have changed it
+    Explain {
+        id: String,
+        /// List every tick
+        #[arg(long)]
+        ticks: bool,
+    },
     /// Past and open watches, newest first
     History {
         #[arg(long)]
@@ -230,6 +238,7 @@ pub fn main() -> i32 {
         Verb::Wait { id, args } => wait::run(&global, &id, &args),
         Verb::Status => show::status(&global),
         Verb::Show { id } => show::one(&global, &id),
+        Verb::Explain { id, ticks } => explain::run(&global, &id, ticks),
         Verb::History { service, limit } => show::history(&global, service.as_deref(), limit),
         Verb::Approve { id, why } => operate::upon(&global, &id, "approve", json!({ "why": why })),
         Verb::Decline { id, why } => operate::upon(&global, &id, "decline", json!({ "why": why })),

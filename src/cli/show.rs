@@ -2,9 +2,9 @@
 
 use comfy_table::{ContentArrangement, Table};
 
-use super::client::{self, Client, Trouble, path_part};
+use super::client::{Client, Trouble, path_part};
 use super::{Global, Output, exit, print, print_json};
-use crate::domain::baseline::{Baseline, Quality};
+use crate::account::explain::baseline_lines;
 use crate::domain::plan::{AttemptState, StepOutcome};
 use crate::domain::signal::Signal;
 use crate::domain::switch::Kind;
@@ -14,6 +14,7 @@ use crate::domain::verdict::{Evidence, SignalState};
 use crate::domain::view::WatchView;
 use crate::edge::api::types::Status;
 use crate::journal::{Reader, WatchFilter};
+use crate::words::numbers::one_in;
 
 pub fn status(global: &Global) -> i32 {
     let asked: Result<Status, Trouble> = Client::new(global).and_then(|client| client.get("/api/v1/status"));
@@ -86,34 +87,44 @@ pub fn history(global: &Global, service: Option<&str>, limit: u32) -> i32 {
 }
 
 pub fn one(global: &Global, id: &str) -> i32 {
-    let asked = client::watch(global, id);
-    let view = match asked {
-        Ok(view) => view,
+    match of_watch(global, id, "", |reader, id| reader.watch(id)) {
+        Ok(view) => {
+            if global.output == Output::Json {
+                print_json(&view);
+            } else {
+                print(&text(&view));
+            }
+            exit::OK
+        }
+        Err(code) => code,
+    }
+}
+
+/// One watch's route, or the same from disk when the daemon is down. What is wrong was said already.
+pub(super) fn of_watch<T: serde::de::DeserializeOwned>(
+    global: &Global,
+    id: &str,
+    route: &str,
+    read: impl FnOnce(&Reader, &SwitchId) -> Result<Option<T>, crate::journal::JournalError>,
+) -> Result<T, i32> {
+    let path = format!("/api/v1/watches/{}{route}", path_part(id));
+    match Client::new(global).and_then(|client| client.get(&path)) {
+        Ok(found) => Ok(found),
         Err(trouble) if trouble.unreachable => {
-            let parsed = match SwitchId::try_new(id) {
-                Ok(parsed) => parsed,
-                Err(why) => {
-                    eprintln!("flipback: {why}");
-                    return exit::USAGE;
-                }
-            };
-            match from_disk(global, &trouble, |reader| reader.watch(&parsed)) {
-                Ok(Some(view)) => view,
-                Ok(None) => {
+            let parsed = SwitchId::try_new(id).map_err(|why| {
+                eprintln!("flipback: {why}");
+                exit::USAGE
+            })?;
+            match from_disk(global, &trouble, |reader| read(reader, &parsed))? {
+                Some(found) => Ok(found),
+                None => {
                     eprintln!("flipback: there is no watch {parsed}");
-                    return exit::USAGE;
+                    Err(exit::USAGE)
                 }
-                Err(code) => return code,
             }
         }
-        Err(trouble) => return trouble.tell(),
-    };
-    if global.output == Output::Json {
-        print_json(&view);
-    } else {
-        print(&text(&view));
+        Err(trouble) => Err(trouble.tell()),
     }
-    exit::OK
 }
 
 /// The state directory, read-only, with a word that the daemon is down.
@@ -219,9 +230,9 @@ fn text(w: &WatchView) -> String {
         table.add_row(evidence_row(e));
     }
     line(table.to_string());
-    let one_in = w.breach.as_ref().map_or(w.one_in, |b| b.one_in);
-    if let (Some(one_in), Some(proof)) = (one_in, evidence.iter().find_map(|e| e.proof)) {
-        let (all, needed) = (one_in_words(one_in), one_in_words(proof.needed));
+    let all = w.breach.as_ref().map_or(w.one_in, |b| b.one_in);
+    if let (Some(all), Some(proof)) = (all, evidence.iter().find_map(|e| e.proof)) {
+        let (all, needed) = (one_in(all), one_in(proof.needed));
         line(format!("all signals together: {all} (a rollback needs {needed})"));
     }
     if let Some(detectable) = w.detectable {
@@ -288,48 +299,8 @@ fn evidence_row(e: &Evidence) -> [String; 8] {
         },
         format!("{:.0}", e.requests),
         match e.proof {
-            Some(proof) => one_in_words(proof.one_in),
+            Some(proof) => one_in(proof.one_in),
             None => format!("{} of {} ticks", e.ticks_above, e.ticks_needed),
         },
     ]
-}
-
-/// Beyond a million the digits say nothing.
-pub fn one_in_words(one_in: f64) -> String {
-    match one_in {
-        one_in if one_in < 1.5 => "none".into(),
-        one_in if one_in < 1e6 => format!("1 in {one_in:.0}"),
-        one_in => format!("1 in {one_in:.0e}"),
-    }
-}
-
-/// The recorded normal in lines, with where it came from.
-pub fn baseline_lines(b: &Baseline) -> Vec<String> {
-    let p = &b.provenance;
-    let rate = b.counts.rate().map_or("no error rate".into(), |r| format!("{:.3} % errors", r * 100.0));
-    let mut lines = vec![
-        format!("{:.0} requests in {} cells of 15 s, {:.1}/s, {rate}", b.counts.requests(), b.cells, b.rate()),
-        format!("recorded of {} from {} to {}", p.slot, p.from, p.to),
-    ];
-    if let Some(latency) = &b.latency {
-        let shown: Vec<String> = crate::domain::signal::Quantile::ALL
-            .iter()
-            .filter_map(|q| Some((q, crate::judge::quantile::quantile(latency, q.q())?)))
-            .map(|(q, s)| format!("{q} {:.1} ms", s * 1000.0))
-            .collect();
-        lines.push(format!("latency {}", shown.join(", ")));
-    }
-    match &b.quality {
-        Quality::Good => {}
-        Quality::TooLittle { why } => lines.push(format!("TOO LITTLE: {why}; absolute limits and health checks only")),
-        Quality::Incident { why } => lines.push(format!("INCIDENT: {why}; a rollback would be withheld")),
-    }
-    if p.previous_release_used {
-        lines.push("the release before stands in, because the live one has too little".into());
-    }
-    if p.pinned {
-        lines.push("pinned by a person".into());
-    }
-    lines.extend(p.excluded.iter().map(|why| format!("left out: {why}")));
-    lines
 }

@@ -8,11 +8,11 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::client;
-use super::show::one_in_words;
 use super::{Global, Output, exit, print_json};
 use crate::domain::time::{Span, Timestamp};
 use crate::domain::verdict::Outcome;
 use crate::domain::view::{PhaseWord, WatchView};
+use crate::words::numbers::one_in;
 
 /// A tick is a second at least.
 const EVERY: Duration = Duration::from_millis(700);
@@ -157,8 +157,8 @@ fn state(view: &WatchView) -> String {
         view.evidence.iter().filter_map(|e| Some((&e.signal, e.proof?))).max_by(|a, b| a.1.ln_e.total_cmp(&b.1.ln_e));
     match (strongest, view.one_in) {
         (Some((_, proof)), _) if proof.one_in < 1.5 => line.push_str(", no evidence against it"),
-        (Some((signal, proof)), Some(one_in)) => {
-            let (all, needed) = (one_in_words(one_in), one_in_words(proof.needed));
+        (Some((signal, proof)), Some(all)) => {
+            let (all, needed) = (one_in(all), one_in(proof.needed));
             let _ = write!(line, ", evidence {all} of {needed}, most from {signal}");
         }
         _ => {}

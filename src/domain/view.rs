@@ -4,9 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use super::baseline::Baseline;
 use super::plan::StepRecord;
-use super::policy::{AskDefault, Mode, RuleKind};
+use super::policy::{AskDefault, Mode, Policy, RuleKind};
 use super::service::Metrics;
-use super::signal::Signal;
+use super::signal::{Signal, SourceClock};
 use super::switch::{Announcement, Percent, Slot, SwitchId};
 use super::time::{Span, Timestamp};
 use super::verdict::{Evidence, Outcome, Verdict};
@@ -64,6 +64,12 @@ pub struct WatchView {
     pub timeline: Vec<TimelineEvent>,
     /// Absolute link of the runbook.
     pub runbook: Option<String>,
+    /// What it is judged by, frozen when it opened.
+    #[serde(default)]
+    pub policy: Option<Policy>,
+    /// What the source said of itself last.
+    #[serde(default)]
+    pub clock: Option<SourceClock>,
 }
 
 impl WatchView {

@@ -92,6 +92,8 @@ impl Watch {
             recovery: self.recovery.clone(),
             timeline: self.timeline.clone(),
             runbook: self.service.runbook.clone(),
+            policy: Some(policy.clone()),
+            clock: self.met_clock.then_some(self.clock),
         }
     }
 }

@@ -9,7 +9,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, 
 
 use super::chain::{self, Hash};
 use super::letters;
-use super::readings::Asked;
+use super::readings::{self, Asked};
 use super::{JournalError, Write, record, schema};
 use crate::domain::signal::Observation;
 use crate::domain::time::{Span, Timestamp};
@@ -27,6 +27,8 @@ const CELLS_FOR: Span = Span::from_mins(8 * 24 * 60);
 const NOTICES_FOR: Span = Span::from_mins(30 * 24 * 60);
 /// A year and a month of history: last year's same week is still there.
 const WATCHES_FOR: Span = Span::from_mins(400 * 24 * 60);
+/// Readings of a breach: a post-mortem is written within weeks; half a megabyte each.
+const READINGS_FOR: Span = Span::from_mins(60 * 24 * 60);
 /// Inputs behind the last snapshot are kept for a while, for `journal verify` and post-mortems.
 const INPUTS_FOR: Span = Span::from_mins(48 * 60);
 
@@ -144,6 +146,7 @@ impl Journal {
         }
         for view in batch.views {
             put_view(&transaction, view)?;
+            readings::put_judged(&transaction, view, batch.now)?;
         }
         for write in batch.writes {
             put(&transaction, write)?;
@@ -324,6 +327,7 @@ fn prune(transaction: &Transaction<'_>, now: Timestamp) -> Result<(), JournalErr
     // Minutes after six hours. Histograms cannot be added in SQL.
     merge_to_minutes(transaction, before(FINE_CELLS_FOR))?;
     chain::prune(transaction, now, INPUTS_FOR)?;
+    readings::prune(transaction, before(READINGS_FOR))?;
     letters::prune(transaction, before(NOTICES_FOR))?;
     transaction.execute("DELETE FROM watches WHERE ended_at < ?", [before(WATCHES_FOR)])?;
     transaction.execute("DELETE FROM attempts WHERE switch NOT IN (SELECT id FROM watches)", [])?;

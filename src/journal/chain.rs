@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 
 use super::letters;
 use super::read::Reader;
+use super::readings;
 use super::{JournalError, record};
 use crate::domain::switch::SwitchId;
 use crate::domain::time::{Span, Timestamp};
@@ -93,6 +94,7 @@ pub(super) fn prune(transaction: &Transaction<'_>, now: Timestamp, keep: Span) -
         |row| row.get(0),
     )?;
     if let Some(anchor) = anchor {
+        readings::keep(transaction, anchor)?;
         transaction.execute("DELETE FROM inputs WHERE seq <= ?", [anchor])?;
         transaction.execute("DELETE FROM snapshots WHERE seq < ?", [anchor])?;
     }

@@ -19,5 +19,4 @@ pub use chain::{Audit, Bundle, Link, decision};
 pub use error::JournalError;
 pub use letters::{OutboxStats, Queued};
 pub use read::{Marks, Range, Reader, WatchFilter};
-pub use readings::ReadingRow;
 pub use write::{RoutedTo, Write};

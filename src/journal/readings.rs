@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use rusqlite::params;
+use rusqlite::{Transaction, params};
 
 use super::{JournalError, Reader, record};
-use crate::domain::signal::{Observation, SlotCell};
+use crate::domain::account::{Account, Judged, ReadCell, Said};
+use crate::domain::signal::Observation;
 use crate::domain::switch::{ServiceName, Slot, SwitchId};
-use crate::domain::time::Timestamp;
+use crate::domain::time::{Span, Timestamp};
+use crate::domain::view::WatchView;
 use crate::engine::message::{Command, CommandId, Input};
 
 /// Questions of one switch whose answers are still looked at: its two slots and its neighbours, twice over.
@@ -15,6 +17,10 @@ const ASKED_MAX: u64 = 12;
 
 /// Rows of one answer: an hour in ticks of a second, of both slots.
 const ROWS_MAX: u32 = 8_000;
+
+/// Time before the cut-over that an account shows.
+const LEAD_MIN: Span = Span::from_secs(60);
+const LEAD_MAX: Span = Span::from_mins(60);
 
 /// An answer names its question only; this knows of which slot that was.
 #[derive(Debug, Default)]
@@ -41,12 +47,6 @@ impl Asked {
     }
 }
 
-#[derive(Debug, Clone, PartialEq)]
-pub struct ReadingRow {
-    pub slot: Slot,
-    pub cell: SlotCell,
-}
-
 impl Reader {
     /// The readings of a switch's own service from `since` on, oldest first; the newest where there are too many.
     pub fn readings(
@@ -54,27 +54,109 @@ impl Reader {
         switch: &SwitchId,
         service: &ServiceName,
         since: Timestamp,
-    ) -> Result<Vec<ReadingRow>, JournalError> {
+    ) -> Result<Vec<ReadCell>, JournalError> {
         let connection = self.connect()?;
-        let mut statement = connection.prepare(
-            "SELECT r.slot, i.v, i.input FROM readings r JOIN inputs i USING (seq)
-             WHERE r.switch = ? AND r.service = ? AND i.at >= ? ORDER BY r.seq DESC LIMIT ?",
+        let mut statement = connection.prepare_cached(
+            "SELECT seq, slot, v, input FROM (
+                 SELECT r.seq, r.slot, i.at, i.v, i.input FROM readings r JOIN inputs i USING (seq)
+                     WHERE r.switch = ?1 AND r.service = ?2
+                 UNION ALL
+                 SELECT seq, slot, at, v, input FROM kept_readings WHERE switch = ?1 AND service = ?2)
+             WHERE at >= ?3 ORDER BY seq DESC LIMIT ?4",
         )?;
-        let rows = statement
-            .query_map(params![switch.as_str(), service.as_str(), since.as_millis(), ROWS_MAX], |row| {
-                Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?, row.get::<_, String>(2)?))
+        let rows =
+            statement.query_map(params![switch.as_str(), service.as_str(), since.as_millis(), ROWS_MAX], |row| {
+                Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?, row.get::<_, i64>(2)?, row.get::<_, String>(3)?))
             })?;
         let mut found = Vec::new();
         for row in rows {
-            let (slot, v, text) = row?;
+            let (seq, slot, v, text) = row?;
             let slot = Slot::try_new(slot)
                 .map_err(|e| JournalError::Decode { what: "a reading".into(), error: e.to_string() })?;
             if let Input::Observed { observation: Observation::Cell(cell), .. } = record::decode("an input", v, &text)?
             {
-                found.push(ReadingRow { slot, cell: *cell });
+                found.push(ReadCell { seq, slot, cell: *cell });
             }
         }
         found.reverse();
         Ok(found)
     }
+
+    /// What was said at each tick of a switch, oldest first; the newest where there are too many.
+    pub fn judged(&self, switch: &SwitchId) -> Result<Vec<Judged>, JournalError> {
+        let connection = self.connect()?;
+        let mut statement = connection
+            .prepare_cached("SELECT seq, at, v, said FROM judged WHERE switch = ? ORDER BY tick DESC LIMIT ?")?;
+        let rows = statement.query_map(params![switch.as_str(), ROWS_MAX], |row| {
+            Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?, row.get::<_, String>(3)?))
+        })?;
+        let mut found = Vec::new();
+        for row in rows {
+            let (seq, at, v, text) = row?;
+            let said = record::decode("what was said at a tick", v, &text)?;
+            found.push(Judged { seq, at: Timestamp::from_millis(at), said });
+        }
+        found.reverse();
+        Ok(found)
+    }
+
+    /// Everything about one watch; `None` where there is no such watch.
+    pub fn account(&self, id: &SwitchId) -> Result<Option<Account>, JournalError> {
+        let Some(view) = self.watch(id)? else { return Ok(None) };
+        let service = &view.switch.service;
+        let cut = view.cut_over_at.unwrap_or(view.opened_at);
+        let until = view.ended_at.unwrap_or(cut + view.soak + view.long);
+        // A quarter of the whole shows how it was before.
+        let lead = Span::from_millis(until.since(cut).as_millis() / 4).clamp(LEAD_MIN, LEAD_MAX);
+        let before = self.recorded(service, &view.switch.old, cut - lead, cut)?;
+        let normal = match view.baseline.as_ref().map(|b| &b.provenance) {
+            Some(p) => self.recorded(service, &p.slot, p.from, p.to)?,
+            None => Vec::new(),
+        };
+        let readings = self.readings(id, service, Timestamp::from_millis(0))?;
+        let judged = self.judged(id)?;
+        Ok(Some(Account { view, readings, judged, before, normal }))
+    }
+}
+
+/// A tick is written once: a view that is shown again has nothing new to say of it.
+pub(super) fn put_judged(transaction: &Transaction<'_>, view: &WatchView, now: Timestamp) -> Result<(), JournalError> {
+    if view.ticks == 0 {
+        return Ok(());
+    }
+    transaction
+        .prepare_cached(
+            "INSERT OR IGNORE INTO judged (switch, tick, seq, at, v, said)
+             VALUES (?, ?, (SELECT coalesce(max(seq), 0) FROM inputs), ?, ?, ?)",
+        )?
+        .execute(params![
+            view.id.as_str(),
+            view.ticks,
+            now.as_millis(),
+            record::VERSION,
+            record::encode("what was said at a tick", &Said::of(view))?
+        ])?;
+    Ok(())
+}
+
+/// Inputs up to `anchor` are about to go. What was read of a switch that broke is wanted for longer.
+pub(super) fn keep(transaction: &Transaction<'_>, anchor: i64) -> Result<(), JournalError> {
+    transaction.execute(
+        "INSERT OR IGNORE INTO kept_readings (seq, switch, service, slot, at, v, input)
+         SELECT r.seq, r.switch, r.service, r.slot, i.at, i.v, i.input FROM readings r JOIN inputs i USING (seq)
+         WHERE r.seq <= ?1 AND r.switch IN (SELECT id FROM watches WHERE json_extract(view, '$.breach') IS NOT NULL)",
+        [anchor],
+    )?;
+    transaction.execute(
+        "DELETE FROM judged WHERE seq <= ?1
+             AND switch IN (SELECT id FROM watches WHERE ended_at IS NOT NULL AND json_extract(view, '$.breach') IS NULL)",
+        [anchor],
+    )?;
+    Ok(())
+}
+
+pub(super) fn prune(transaction: &Transaction<'_>, before: i64) -> Result<(), JournalError> {
+    transaction.execute("DELETE FROM kept_readings WHERE at < ?", [before])?;
+    transaction.execute("DELETE FROM judged WHERE at < ?", [before])?;
+    Ok(())
 }

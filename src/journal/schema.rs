@@ -5,10 +5,12 @@ use rusqlite::Connection;
 use super::JournalError;
 
 /// Each entry brings the schema one version further; entries are never edited once they are released.
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     FIRST,
     // Notices go to several channels, each with a delivery of its own; and readings are found by their switch.
     SECOND,
+    // What was said at each tick; and the readings of a breach outlive the inputs that they came with.
+    THIRD,
 ];
 
 const FIRST: &str = r"
@@ -114,6 +116,30 @@ CREATE TABLE readings (
     slot    TEXT    NOT NULL
 ) STRICT;
 CREATE INDEX readings_by_switch ON readings (switch);
+";
+
+const THIRD: &str = r"
+CREATE TABLE judged (
+    switch TEXT    NOT NULL,
+    tick   INTEGER NOT NULL,
+    seq    INTEGER NOT NULL,
+    at     INTEGER NOT NULL,
+    v      INTEGER NOT NULL,
+    said   TEXT    NOT NULL,
+    PRIMARY KEY (switch, tick)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX judged_by_seq ON judged (seq);
+CREATE TABLE kept_readings (
+    seq     INTEGER PRIMARY KEY,
+    switch  TEXT    NOT NULL,
+    service TEXT    NOT NULL,
+    slot    TEXT    NOT NULL,
+    at      INTEGER NOT NULL,
+    v       INTEGER NOT NULL,
+    input   TEXT    NOT NULL
+) STRICT;
+CREATE INDEX kept_readings_by_switch ON kept_readings (switch);
+CREATE INDEX watches_by_service ON watches (service, opened_at);
 ";
 
 pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::domain::baseline::Baseline;
 use crate::domain::counts::{Buckets, Counts};
 use crate::domain::policy::{Policy, RuleKind};
+use crate::domain::signal::Signal;
 use crate::domain::time::{Span, Timestamp};
 use crate::domain::verdict::{Evidence, SignalState};
 use threshold::Threshold;
@@ -43,6 +44,28 @@ pub enum Rule {
     Threshold(Box<Threshold>),
     Evidence(Box<Weighing>),
     Either { evidence: Box<Weighing>, threshold: Box<Threshold> },
+}
+
+/// What the evidence of one signal is weighed by, for people.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Scale {
+    pub signal: Signal,
+    /// Its part of alpha.
+    pub weight: f64,
+    /// Recorded requests, and how many of them were bad (or slower than `bound_s`).
+    pub requests: f64,
+    pub bad: f64,
+    pub burstiness: f64,
+    /// How much worse the worst hour of the day is.
+    pub env: f64,
+    /// Breaching multiple of the normal; 1 where it is in `bound_s` already.
+    pub k: f64,
+    pub floor: f64,
+    /// The share of bad requests that is no breach yet: its middle, and how far the normal is unsure.
+    pub limit: f64,
+    pub limits: (f64, f64),
+    /// Latency: a request beyond this is a slow one.
+    pub bound_s: Option<f64>,
 }
 
 impl Rule {
@@ -172,6 +195,11 @@ impl Rule {
     /// The error rate that a multiple of the normal is.
     pub fn share_at(&self, multiple: f64) -> Option<f64> {
         self.parts().0.and_then(|rule| rule.share_at(multiple))
+    }
+
+    /// What each signal is weighed by; empty for the plain rule and without a baseline.
+    pub fn scales(&self) -> Vec<Scale> {
+        self.parts().0.map(Weighing::scales).unwrap_or_default()
     }
 
     /// The smallest multiple of the normal error rate that so many requests can show.

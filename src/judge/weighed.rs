@@ -3,9 +3,10 @@
 use libm::{exp, log};
 use serde::{Deserialize, Serialize};
 
+use super::Scale;
 use super::detect::ratio_interval;
 use super::eprocess::{EProcess, Terms};
-use super::normal::Normal;
+use super::normal::{NULLS, Normal};
 use super::quantile::quantile;
 use super::tail::{ScaledTail, beyond};
 use crate::domain::counts::{Buckets, Counts};
@@ -104,6 +105,23 @@ impl Weighed {
             self.since = None;
         } else if was <= 0.0 || self.since.is_none() {
             self.since = Some(from);
+        }
+    }
+
+    pub fn scale(&self) -> Scale {
+        let (normal, terms, nulls) = (self.process.normal(), self.process.terms(), self.process.nulls());
+        Scale {
+            signal: self.signal.clone(),
+            weight: self.weight,
+            requests: normal.n,
+            bad: normal.x,
+            burstiness: normal.phi,
+            env: normal.env,
+            k: terms.k,
+            floor: terms.floor,
+            limit: self.process.limit(),
+            limits: (nulls[0], nulls[NULLS - 1]),
+            bound_s: self.slow.as_ref().map(|slow| slow.tail.bound_s),
         }
     }
 

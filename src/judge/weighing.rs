@@ -7,13 +7,13 @@
 use libm::log;
 use serde::{Deserialize, Serialize};
 
-use super::Tick;
 use super::detect::{detectable, requests_to_show};
 use super::eprocess::{Ceiling, Terms, combine};
 use super::normal::Normal;
 use super::tail::{scaled_tail, strict_tail};
 use super::threshold::Threshold;
 use super::weighed::{UNEASY, Weighed};
+use super::{Scale, Tick};
 use crate::domain::baseline::Baseline;
 use crate::domain::counts::{Buckets, Counts};
 use crate::domain::policy::{Limits, Phases, Share, TailNull, WarmUp};
@@ -288,6 +288,11 @@ impl Weighing {
     /// The error rate that such a multiple is, at most 1.
     pub fn share_at(&self, multiple: f64) -> Option<f64> {
         Some((multiple * self.base(self.errors()?.process.normal())).min(1.0))
+    }
+
+    pub fn scales(&self) -> Vec<Scale> {
+        let Judged::By(signals) = &self.judged else { return Vec::new() };
+        signals.iter().map(Weighed::scale).collect()
     }
 
     pub fn evidence(&self) -> Vec<Evidence> {

@@ -2,7 +2,6 @@
 
 pub mod faults;
 pub mod player;
-pub mod rivals;
 pub mod scenarios;
 pub mod table;
 pub mod traffic;

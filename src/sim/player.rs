@@ -6,6 +6,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::traffic::{Counted, Stream, Traffic};
+use crate::account::rivals::{Seen, SeenTick};
 use crate::domain::action::{Action, Exec};
 use crate::domain::baseline::{Baseline, BaselineAsk};
 use crate::domain::brakes::Brakes;
@@ -81,6 +82,14 @@ pub struct Trace {
     /// Requests and bad ones of each recorded minute, for rules that compare samples.
     pub minutes: Vec<(f64, f64)>,
     pub ticks: Vec<Tick>,
+}
+
+impl Trace {
+    /// What the rules of other tools look at.
+    pub fn seen(&self) -> Seen {
+        let tick = |t: &Tick| SeenTick { to_s: t.to_s, requests: t.counted.requests, bad: t.counted.bad };
+        Seen { minutes: self.minutes.clone(), ticks: self.ticks.iter().map(tick).collect() }
+    }
 }
 
 pub fn trace(setup: &Setup, seed: u64) -> Trace {

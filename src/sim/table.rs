@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use serde::Serialize;
 
 use super::player::{Setup, play, trace};
-use super::rivals::Rival;
 use super::scenarios::{Must, Scenario};
+use crate::account::rivals::Rival;
 
 /// One line of the table.
 #[derive(Debug, Clone, Serialize)]
@@ -80,7 +80,13 @@ pub fn run(scenario: &Scenario, runs: u32, seed: u64, threads: usize, each: &(dy
 
 fn one(setup: &Setup, seed: u64) -> Run {
     let trace = trace(setup, seed);
-    Run { ours: play(setup, &trace), theirs: Rival::ALL.map(|rival| rival.rolls_back_s(&trace)) }
+    Run {
+        ours: play(setup, &trace),
+        theirs: {
+            let seen = trace.seen();
+            Rival::ALL.map(|rival| rival.rolls_back_s(&seen))
+        },
+    }
 }
 
 /// A seed for each run of each scenario: FNV over the id, so that scenarios do not share their traffic.

@@ -27,7 +27,7 @@ use crate::domain::switch::{Announcement, ServiceName, Slot, SwitchId};
 use crate::domain::time::Timestamp;
 use crate::edge::inbox::NotTaken;
 use crate::engine::message::{Answer, Input};
-use crate::journal::{JournalError, Range, WatchFilter, Write};
+use crate::journal::{JournalError, Range, Reader, WatchFilter, Write};
 
 /// Announcements are a few hundred bytes.
 const BODY_MAX: usize = 64 * 1024;
@@ -46,6 +46,7 @@ pub fn router(context: Arc<ApiContext>, token: Option<Token>) -> Router {
         .route("/api/v1/switches", post(announce))
         .route("/api/v1/watches", get(watches))
         .route("/api/v1/watches/{id}", get(watch))
+        .route("/api/v1/watches/{id}/account", get(account))
         .route("/api/v1/watches/{id}/{verb}", post(verbs::upon_watch))
         .route("/api/v1/services/{service}/drill", post(verbs::drill))
         .route("/api/v1/arm", post(verbs::arm))
@@ -195,13 +196,26 @@ async fn watches(
 }
 
 async fn watch(State(c): Context, Path(id): Path<String>) -> Response {
+    one_watch(c, id, |reader, id| reader.watch(id)).await
+}
+
+/// The watch with what was read and said of it, tick by tick.
+async fn account(State(c): Context, Path(id): Path<String>) -> Response {
+    one_watch(c, id, |reader, id| reader.account(id)).await
+}
+
+async fn one_watch<T, F>(c: Arc<ApiContext>, id: String, read: F) -> Response
+where
+    T: Serialize + Send + 'static,
+    F: FnOnce(&Reader, &SwitchId) -> Result<Option<T>, JournalError> + Send + 'static,
+{
     let id = match switch_id(id) {
         Ok(id) => id,
         Err(answer) => return *answer,
     };
-    let found = tokio::task::spawn_blocking(move || (c.reader.watch(&id), id)).await;
+    let found = tokio::task::spawn_blocking(move || (read(&c.reader, &id), id)).await;
     match found {
-        Ok((Ok(Some(view)), _)) => success(StatusCode::OK, view),
+        Ok((Ok(Some(found)), _)) => success(StatusCode::OK, found),
         Ok((Ok(None), id)) => failure(StatusCode::NOT_FOUND, "not_found", &format!("there is no watch {id}")),
         Ok((Err(error), _)) => store_failure(&error),
         Err(_) => failure(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the read was broken off"),

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use super::channel::{Channel, ChannelError};
 use super::page::{Link, ShownQuery};
 use super::route::{Route, labels};
-use super::safe::tame;
 use super::templates::Templates;
 use crate::config::settings::{EmailSettings, FallbackSettings, LinkSettings, NotifySettings};
 use crate::domain::letter::Letter;
 use crate::domain::notice::{Notice, Severity};
 use crate::domain::time::Span;
 use crate::journal::RoutedTo;
+use crate::words::safe::tame;
 
 /// Finds the queries that show a notice's signals.
 pub type Queries = Arc<dyn Fn(&Notice) -> Vec<ShownQuery> + Send + Sync>;

@@ -1,14 +1,14 @@
 //! The five answers that every notice gives: what broke, how sure, what was done, whether it worked, what to do now.
 
 use super::drill;
-use super::numbers::{large, number, percent, thousands};
-use super::safe::tame;
 use super::words::{advice, explains};
 use crate::domain::notice::{Notice, NoticeReason};
 use crate::domain::plan::StepOutcome;
 use crate::domain::signal::Signal;
 use crate::domain::verdict::{Evidence, Outcome};
 use crate::domain::view::{PhaseWord, TimelineEvent, WatchView};
+use crate::words::numbers::{large, number, percent, thousands};
+use crate::words::safe::tame;
 
 /// An answer is a sentence or two.
 const ANSWER_CHARS: usize = 600;

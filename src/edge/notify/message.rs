@@ -68,7 +68,7 @@ impl Message {
             page.charts.push(chart);
         }
         // A subject is one line, whatever an operator's template makes of it.
-        let subject = super::safe::tame(templates.fill("subject.txt", &page).trim(), 200);
+        let subject = crate::words::safe::tame(templates.fill("subject.txt", &page).trim(), 200);
         page.subject.clone_from(&subject);
         let (text, html) = (templates.fill("notice.txt", &page), templates.fill("notice.html", &page));
         Message { letter: letter.clone(), nth, page, subject, text, html, pictures, earlier }

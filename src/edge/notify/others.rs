@@ -1,10 +1,10 @@
 //! Messages that are no watch's notice: what could not be delivered, and the digest.
 
 use super::page::{Link, Page, Section, colour, page, severity_word};
-use super::safe::tame;
 use crate::domain::digest::{Digest, DigestSwitch};
 use crate::domain::letter::Undeliverable;
 use crate::domain::notice::Severity;
+use crate::words::safe::tame;
 
 pub fn undeliverable(u: &Undeliverable, links: &[Link], host: &str) -> Page {
     let of = page(&u.of, &[], links, host);

@@ -3,8 +3,6 @@
 use serde::Serialize;
 
 use super::five::{Five, told};
-use super::numbers::{large, number, percent, thousands};
-use super::safe::{tail, tame};
 use super::words::{command, headline, status};
 use crate::domain::baseline::Quality;
 use crate::domain::notice::{Notice, NoticeReason, Severity};
@@ -14,6 +12,8 @@ use crate::domain::switch::Kind;
 use crate::domain::time::{Span, Timestamp};
 use crate::domain::verdict::{Evidence, SignalState};
 use crate::domain::view::WatchView;
+use crate::words::numbers::{large, number, percent, thousands};
+use crate::words::safe::{tail, tame};
 
 /// A query that shows a signal, and where to look at it.
 #[derive(Debug, Clone, PartialEq, Serialize)]

@@ -3,9 +3,10 @@
 
 use std::sync::LazyLock;
 
-use super::charts::{drawable, drawn, framed};
+use super::charts::drawn;
 use super::message::{Enclosed, Told};
 use super::page::{ChartRef, Link, ShownQuery};
+use crate::account::charts::{drawable, framed};
 use crate::chart::Band;
 use crate::domain::digest::{Digest, DigestService, DigestSwitch};
 use crate::domain::letter::{Letter, Undeliverable};

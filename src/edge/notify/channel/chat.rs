@@ -13,7 +13,7 @@ use super::post::{self, post, secret_url};
 use super::{ChannelError, Delivery};
 use crate::domain::time::Span;
 use crate::edge::notify::message::Message;
-use crate::edge::notify::safe::tame;
+use crate::words::safe::tame;
 
 /// A card above 28 KB is refused; so much text with its escapes stays below.
 const ANSWER_CHARS: usize = 700;

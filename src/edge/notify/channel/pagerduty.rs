@@ -9,8 +9,8 @@ use super::post::{self, post, safe_url};
 use super::{ChannelError, Delivery};
 use crate::domain::notice::Standing;
 use crate::edge::notify::message::Message;
-use crate::edge::notify::safe::tame;
 use crate::edge::secret;
+use crate::words::safe::tame;
 
 /// The API's own limits.
 const SUMMARY_CHARS: usize = 1024;

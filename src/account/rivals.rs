@@ -1,9 +1,23 @@
-//! The rules that other tools use, on the same traces: what they would have done, and when.
+//! The rules that other tools use, on the same counts: what they would have done, and when.
 //!
 //! Each takes the recorded error rate as its normal. Their settings are the tools' defaults or their
 //! documentation's examples.
 
-use super::player::{Tick, Trace};
+/// What a rule sees of a soak: counts, and when they were in.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Seen {
+    /// Requests and bad ones of each recorded minute before the switch.
+    pub minutes: Vec<(f64, f64)>,
+    pub ticks: Vec<SeenTick>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SeenTick {
+    /// Its end, in seconds after the switch.
+    pub to_s: f64,
+    pub requests: f64,
+    pub bad: f64,
+}
 
 /// A rule of another tool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,27 +51,39 @@ impl Rival {
         }
     }
 
+    /// The rule in words.
+    pub fn says(self) -> &'static str {
+        match self {
+            Rival::Naive => "one tick above 1.5 times the recorded error rate",
+            Rival::ThreeInARow => "three ticks in a row above 1.5 times the recorded error rate",
+            Rival::Flagger => "one check a minute, five failed ones in total",
+            Rival::Argo => "one measurement a minute, more than three failed ones in total",
+            Rival::Kayenta => "a Mann-Whitney test of ten minutes against the normal",
+            Rival::Absolute => "5 % errors over 30 s",
+        }
+    }
+
     /// Seconds from the switch to its rollback.
-    pub fn rolls_back_s(self, trace: &Trace) -> Option<f64> {
-        let (n, x) = trace.minutes.iter().fold((0.0, 0.0), |s, m| (s.0 + m.0, s.1 + m.1));
+    pub fn rolls_back_s(self, seen: &Seen) -> Option<f64> {
+        let (n, x) = seen.minutes.iter().fold((0.0, 0.0), |s, m| (s.0 + m.0, s.1 + m.1));
         let limit = if n > 0.0 { 1.5 * x / n } else { 0.0 };
-        let ticks = &trace.ticks;
+        let ticks = &seen.ticks;
         let above = |n: f64, x: f64| n > 0.0 && x / n > limit;
         match self {
-            Rival::Naive => ticks.iter().find(|t| above(t.counted.requests, t.counted.bad)).map(|t| t.to_s),
+            Rival::Naive => ticks.iter().find(|t| above(t.requests, t.bad)).map(|t| t.to_s),
             Rival::ThreeInARow => {
                 let mut run = 0;
                 ticks
                     .iter()
                     .find(|t| {
-                        run = if above(t.counted.requests, t.counted.bad) { run + 1 } else { 0 };
+                        run = if above(t.requests, t.bad) { run + 1 } else { 0 };
                         run >= 3
                     })
                     .map(|t| t.to_s)
             }
             Rival::Flagger => nth_failure(ticks, 5, above),
             Rival::Argo => nth_failure(ticks, 4, above),
-            Rival::Kayenta => kayenta(trace),
+            Rival::Kayenta => kayenta(seen),
             Rival::Absolute => windows(ticks, 30.0)
                 .into_iter()
                 .find(|(_, n, x)| *n > 0.0 && *x >= 1.0 && x / n > 0.05)
@@ -67,12 +93,12 @@ impl Rival {
 }
 
 /// (end, requests, bad) of consecutive windows of this length.
-fn windows(ticks: &[Tick], length_s: f64) -> Vec<(f64, f64, f64)> {
+fn windows(ticks: &[SeenTick], length_s: f64) -> Vec<(f64, f64, f64)> {
     let mut all: Vec<(f64, f64, f64)> = Vec::new();
     let (mut n, mut x, mut began) = (0.0, 0.0, 0.0);
     for t in ticks {
-        n += t.counted.requests;
-        x += t.counted.bad;
+        n += t.requests;
+        x += t.bad;
         if t.to_s - began >= length_s - 1e-9 {
             all.push((t.to_s, n, x));
             (n, x, began) = (0.0, 0.0, t.to_s);
@@ -81,19 +107,19 @@ fn windows(ticks: &[Tick], length_s: f64) -> Vec<(f64, f64, f64)> {
     all
 }
 
-fn nth_failure(ticks: &[Tick], nth: usize, above: impl Fn(f64, f64) -> bool) -> Option<f64> {
+fn nth_failure(ticks: &[SeenTick], nth: usize, above: impl Fn(f64, f64) -> bool) -> Option<f64> {
     windows(ticks, 60.0).into_iter().filter(|(_, n, x)| above(*n, *x)).nth(nth - 1).map(|(t, ..)| t)
 }
 
 /// Rates of the last ten minutes against those of the normal. The judge calls a metric high if the lower end
 /// of the rank test's 98 % interval for the shift is above a quarter of the shift's estimate (Hodges–Lehmann).
-fn kayenta(trace: &Trace) -> Option<f64> {
+fn kayenta(seen: &Seen) -> Option<f64> {
     const EVERY_S: f64 = 600.0;
     const Z: f64 = 2.326;
     const TOLERANCE: f64 = 0.25;
     let rate = |n: f64, x: f64| if n > 0.0 { x / n } else { 0.0 };
-    let normal: Vec<f64> = trace.minutes.iter().map(|(n, x)| rate(*n, *x)).collect();
-    let soak = windows(&trace.ticks, 60.0);
+    let normal: Vec<f64> = seen.minutes.iter().map(|(n, x)| rate(*n, *x)).collect();
+    let soak = windows(&seen.ticks, 60.0);
     let per_check = (EVERY_S / 60.0) as usize;
     soak.chunks_exact(per_check).find_map(|part| {
         let rates: Vec<f64> = part.iter().map(|(_, n, x)| rate(*n, *x)).collect();
@@ -120,17 +146,10 @@ fn shift(a: &[f64], b: &[f64], z: f64) -> Option<(f64, f64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sim::traffic::Counted;
 
-    fn trace(bad: impl Fn(usize) -> f64) -> Trace {
-        let ticks = (0..120)
-            .map(|i| Tick {
-                from_s: i as f64 * 15.0,
-                to_s: (i + 1) as f64 * 15.0,
-                counted: Counted { requests: 1000.0, bad: bad(i), latency: None },
-            })
-            .collect();
-        Trace { baseline: None, minutes: [(4000.0, 4.0), (4000.0, 5.0), (4000.0, 3.0)].repeat(20), ticks }
+    fn trace(bad: impl Fn(usize) -> f64) -> Seen {
+        let ticks = (0..120).map(|i| SeenTick { to_s: (i + 1) as f64 * 15.0, requests: 1000.0, bad: bad(i) }).collect();
+        Seen { minutes: [(4000.0, 4.0), (4000.0, 5.0), (4000.0, 3.0)].repeat(20), ticks }
     }
 
     #[test]

@@ -1,0 +1,6 @@
+//! A watch's account: its pictures, and why it was judged as it was. Pure: what was read is an argument.
+
+pub mod charts;
+pub mod explain;
+pub mod replay;
+pub mod rivals;

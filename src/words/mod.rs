@@ -1,0 +1,4 @@
+//! Words and numbers for people, whatever they are read on.
+
+pub mod numbers;
+pub mod safe;
