@@ -18,6 +18,7 @@ pub mod config;
 pub mod domain;
 pub mod edge;
 pub mod engine;
+pub mod face;
 pub mod journal;
 pub mod judge;
 mod planted;

@@ -200,7 +200,8 @@ pub fn baseline_lines(b: &Baseline) -> Vec<String> {
     lines
 }
 
-fn rule_lines(w: &WatchView) -> Vec<String> {
+/// What it is judged by.
+pub fn rule_lines(w: &WatchView) -> Vec<String> {
     let Some(policy) = &w.policy else { return vec![format!("rule {}", w.rule)] };
     let l = &policy.limits;
     let plain = format!(

@@ -2,5 +2,6 @@
 
 pub mod charts;
 pub mod explain;
+pub mod glance;
 pub mod replay;
 pub mod rivals;

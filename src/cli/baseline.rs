@@ -3,7 +3,8 @@
 use clap::Subcommand;
 use serde_json::json;
 
-use super::client::{Client, path_part};
+use super::client::Client;
+use crate::words::safe::path_part;
 use super::{Global, Output, exit, operate, print, print_json};
 use crate::edge::api::types::BaselineAnswer;
 

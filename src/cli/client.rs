@@ -130,15 +130,5 @@ fn may_connect(socket: &Path) -> Result<(), Trouble> {
 
 /// One watch as the daemon has it, by a client of its own: the socket may be another daemon's by now.
 pub fn watch(global: &Global, id: &str) -> Result<WatchView, Trouble> {
-    Client::new(global)?.get(&format!("/api/v1/watches/{}", path_part(id)))
-}
-
-/// A text as one part of a path.
-pub fn path_part(text: &str) -> String {
-    text.bytes()
-        .map(|b| match b {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' => char::from(b).to_string(),
-            b => format!("%{b:02X}"),
-        })
-        .collect()
+    Client::new(global)?.get(&format!("/api/v1/watches/{}", crate::words::safe::path_part(id)))
 }

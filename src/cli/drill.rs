@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use serde_json::json;
 
-use super::client::{self, Client, Trouble, path_part};
+use super::client::{self, Client, Trouble};
+use crate::words::safe::path_part;
 use super::{Global, Output, exit, print, print_json};
 use crate::domain::plan::{AttemptState, StepOutcome};
 use crate::domain::verdict::Outcome;

@@ -3,7 +3,8 @@
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::client::{Client, path_part};
+use super::client::Client;
+use crate::words::safe::path_part;
 use super::{Global, Output, exit, print, print_json};
 use crate::edge::api::types::Done;
 

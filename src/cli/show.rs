@@ -2,7 +2,8 @@
 
 use comfy_table::{ContentArrangement, Table};
 
-use super::client::{Client, Trouble, path_part};
+use super::client::{Client, Trouble};
+use crate::words::safe::path_part;
 use super::{Global, Output, exit, print, print_json};
 use crate::account::explain::baseline_lines;
 use crate::domain::plan::{AttemptState, StepOutcome};

@@ -11,7 +11,7 @@ use super::notify;
 use super::problem::{Problem, Problems};
 use super::service;
 use super::settings::{
-    ApiSettings, DigestSettings, EmailSettings, LogFormat, LogSettings, MailLogin, MailTls, PrometheusAuth,
+    ApiSettings, DigestSettings, EmailSettings, LogFormat, LogSettings, PageAccess, MailLogin, MailTls, PrometheusAuth,
     PrometheusSettings, Settings,
 };
 use super::table::{At, Source, Table, slip_or_all};
@@ -304,7 +304,7 @@ fn drills(table: Table<'_, '_>) -> Option<Option<String>> {
 }
 
 fn default_api() -> ApiSettings {
-    ApiSettings { listen: None, token_file: None, socket: SOCKET.into() }
+    ApiSettings { listen: None, token_file: None, socket: SOCKET.into(), page: PageAccess::Token }
 }
 
 fn api(table: Table<'_, '_>) -> Option<ApiSettings> {
@@ -338,8 +338,12 @@ fn api(table: Table<'_, '_>) -> Option<ApiSettings> {
         );
     }
     let socket = table.get("socket").map_or(Some(SOCKET.into()), |at| absolute_path(&at));
+    let page = table
+        .get("page")
+        .and_then(|at| at.word(&[("token", PageAccess::Token), ("open", PageAccess::Open), ("off", PageAccess::Off)]))
+        .unwrap_or(PageAccess::Token);
     table.finish();
-    Some(ApiSettings { listen, token_file, socket: socket? })
+    Some(ApiSettings { listen, token_file, socket: socket?, page })
 }
 
 fn default_log() -> LogSettings {

@@ -246,6 +246,19 @@ pub struct ApiSettings {
     /// SHA-256 comparison against the first line of this file; required with `listen`.
     pub token_file: Option<PathBuf>,
     pub socket: PathBuf,
+    /// Who may read the page.
+    pub page: PageAccess,
+}
+
+/// Orders need the token, whoever may read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PageAccess {
+    /// Whoever has the token.
+    Token,
+    /// Whoever reaches the port.
+    Open,
+    /// There is none.
+    Off,
 }
 
 #[derive(Debug, Clone, PartialEq)]

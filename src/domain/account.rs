@@ -2,10 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::counts::Cell;
+use super::counts::{Cell, Counts};
 use super::signal::{Signal, SlotCell};
 use super::switch::Slot;
-use super::time::Timestamp;
+use super::time::{Span, Timestamp};
 use super::verdict::SignalState;
 use super::view::WatchView;
 
@@ -79,6 +79,17 @@ impl Said {
         let ln_e = view.one_in.map(libm::log).filter(|ln_e| ln_e.is_finite());
         Said { tick: view.ticks, ln_e, signals: signals.collect() }
     }
+}
+
+/// Sums of what was recorded of one slot.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RecordedSum {
+    pub slot: Slot,
+    pub from: Timestamp,
+    pub to: Timestamp,
+    pub covered: Span,
+    pub cells: u32,
+    pub counts: Counts,
 }
 
 /// A tick: what was read of the new slot, and what was said then.

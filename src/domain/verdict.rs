@@ -179,6 +179,23 @@ impl fmt::Display for Withheld {
 }
 
 impl Outcome {
+    /// Every outcome's word.
+    pub const WORDS: [&'static str; 13] = [
+        "passed",
+        "rolled_back_recovered",
+        "rolled_back_not_recovered",
+        "rolled_back_unseen",
+        "rollback_failed",
+        "healed",
+        "withheld",
+        "unjudged",
+        "unconfirmed",
+        "superseded",
+        "cancelled",
+        "drilled",
+        "drill_failed",
+    ];
+
     /// The outcome's one word.
     pub fn word(&self) -> &'static str {
         match self {

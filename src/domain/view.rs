@@ -67,6 +67,9 @@ pub struct WatchView {
     /// What it is judged by, frozen when it opened.
     #[serde(default)]
     pub policy: Option<Policy>,
+    /// The way back, step by step, as it is (or would be) run for this switch.
+    #[serde(default)]
+    pub plan: Vec<Planned>,
     /// What the source said of itself last.
     #[serde(default)]
     pub clock: Option<SourceClock>,
@@ -78,6 +81,18 @@ impl WatchView {
         let ended = matches!(self.outcome, Some(Outcome::Drilled { .. } | Outcome::DrillFailed { .. }));
         self.phase == PhaseWord::Drilling || ended
     }
+}
+
+/// A step of the plan with everything in its place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Planned {
+    pub name: String,
+    pub command: String,
+    pub probe: Option<String>,
+    /// The traffic stays where it is.
+    pub remedy: bool,
+    /// Only in the place of one that failed.
+    pub after_failure: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

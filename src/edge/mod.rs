@@ -8,6 +8,7 @@ pub mod hooks;
 pub mod inbox;
 pub mod metrics;
 pub mod notify;
+pub mod page;
 pub mod schedule;
 pub mod secret;
 pub mod sources;

@@ -1,11 +1,12 @@
 //! A watch as others may see it, free of inner state.
 
-use super::ladder::Course;
+use super::ladder::{self, Course};
 use super::watch::{Phase, Watch};
+use crate::domain::plan::{Step, When};
 use crate::domain::signal::Signal;
 use crate::domain::time::Timestamp;
 use crate::domain::verdict::{Evidence, Outcome};
-use crate::domain::view::{Asked, PhaseWord, WatchView};
+use crate::domain::view::{Asked, PhaseWord, Planned, WatchView};
 
 impl Watch {
     pub(super) fn phase_word(&self) -> PhaseWord {
@@ -51,6 +52,17 @@ impl Watch {
         self.service.plan.steps.iter().take_while(|step| step.is_remedy()).map(|step| step.name.clone()).collect()
     }
 
+    fn planned_step(&self, step: &Step) -> Planned {
+        let resolved = step.resolve(&ladder::variables(self, step));
+        Planned {
+            name: resolved.name,
+            command: resolved.action.to_string(),
+            probe: resolved.probe.map(|probe| probe.look.to_string()),
+            remedy: resolved.heals_within.is_some(),
+            after_failure: resolved.when == When::AfterFailure,
+        }
+    }
+
     pub fn view(&self) -> WatchView {
         let policy = &self.service.policy;
         let ended = self.ended();
@@ -92,6 +104,7 @@ impl Watch {
             recovery: self.recovery.clone(),
             timeline: self.timeline.clone(),
             runbook: self.service.runbook.clone(),
+            plan: self.service.plan.steps.iter().map(|step| self.planned_step(step)).collect(),
             policy: Some(policy.clone()),
             clock: self.met_clock.then_some(self.clock),
         }

@@ -7,6 +7,7 @@
 mod append;
 mod chain;
 mod error;
+mod glance;
 mod letters;
 mod read;
 mod readings;
@@ -17,6 +18,7 @@ pub mod write;
 pub use append::{Batch, Entry, Journal, Recovered, Snapshot};
 pub use chain::{Audit, Bundle, Link, decision};
 pub use error::JournalError;
+pub use glance::ServiceGlance;
 pub use letters::{OutboxStats, Queued};
 pub use read::{Marks, Range, Reader, WatchFilter};
 pub use write::{RoutedTo, Write};

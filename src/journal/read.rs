@@ -33,6 +33,11 @@ pub struct WatchFilter {
     pub service: Option<ServiceName>,
     pub open_only: bool,
     pub ended_only: bool,
+    /// The outcome's word.
+    pub outcome: Option<String>,
+    /// Opened from here on, and before that.
+    pub since: Option<Timestamp>,
+    pub until: Option<Timestamp>,
     pub limit: u32,
     /// Only watches opened before this one.
     pub before: Option<SwitchId>,
@@ -94,6 +99,7 @@ impl Reader {
              WHERE (?1 IS NULL OR service = ?1)
                AND (NOT ?2 OR ended_at IS NULL) AND (NOT ?3 OR ended_at IS NOT NULL)
                AND (?4 IS NULL OR opened_at < (SELECT opened_at FROM watches WHERE id = ?4))
+               AND (?6 IS NULL OR outcome = ?6) AND (?7 IS NULL OR opened_at >= ?7) AND (?8 IS NULL OR opened_at < ?8)
              ORDER BY opened_at DESC, rowid DESC LIMIT ?5",
         )?;
         let limit = if filter.limit == 0 { LIMIT_MAX } else { filter.limit.min(LIMIT_MAX) };
@@ -103,7 +109,10 @@ impl Reader {
                 filter.open_only,
                 filter.ended_only,
                 filter.before.as_ref().map(SwitchId::as_str),
-                limit
+                limit,
+                filter.outcome,
+                filter.since.map(Timestamp::as_millis),
+                filter.until.map(Timestamp::as_millis),
             ],
             |row| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?)),
         )?;

@@ -5,7 +5,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use tokio::sync::oneshot;
+use tokio::sync::{broadcast, oneshot};
 
 use super::clock;
 use super::disk::Disk;
@@ -14,6 +14,7 @@ use crate::domain::time::{Span, Timestamp};
 use crate::edge::api::{Facts, ServiceFacts};
 use crate::edge::inbox::Message;
 use crate::edge::metrics::Metrics;
+use crate::edge::page::Touched;
 use crate::edge::systemd::Progress;
 use crate::engine::message::{Command, Input};
 use crate::journal::{JournalError, Write};
@@ -34,6 +35,8 @@ pub struct Driver {
     pub progress: Progress,
     pub metrics: Arc<Metrics>,
     pub facts: Arc<Mutex<Facts>>,
+    /// Tells those who look on what is different now.
+    pub touched: broadcast::Sender<Touched>,
     /// Carries out what was decided, after it is on disk.
     pub dispatch: Box<dyn FnMut(Vec<Command>) + Send>,
 }
@@ -105,7 +108,7 @@ impl Driver {
         clock::now()
     }
 
-    fn show(&self) {
+    fn show(&mut self) {
         let engine = &self.wheel.engine;
         let services = engine
             .services()
@@ -115,9 +118,18 @@ impl Driver {
             })
             .collect();
         let facts = Facts { armed: engine.is_armed_at_all(), services, open_watches: engine.open_watches() };
+        let mut ids = std::mem::take(&mut self.wheel.touched);
         if let Ok(mut shown) = self.facts.lock() {
-            *shown = facts;
+            if *shown != facts {
+                *shown = facts;
+                // Arming, a service that came: it concerns every page.
+                ids.clear();
+            } else if ids.is_empty() {
+                return;
+            }
         }
+        // Nobody looks: nobody is told.
+        let _ = self.touched.send(ids.into());
     }
 }
 

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -34,12 +34,14 @@ use crate::edge::api::{self, ApiContext, Facts, Limiter, ReloadRequest, Token};
 use crate::edge::hooks::Hooks;
 use crate::edge::inbox::Inbox;
 use crate::edge::metrics::Metrics;
-use crate::edge::notify::desk::{Desk, Queries};
+use crate::edge::notify::desk::{Desk, Queries, STATUS_PAGE};
 use crate::edge::notify::outbox::{Loops, Outbox};
 use crate::edge::notify::{ShownQuery, summary, trial};
+use crate::edge::page::{self, PageParts};
 use crate::edge::sources::{Finding, Level, Prometheus, graph_link, shown_query};
 use crate::edge::{detectors, schedule, systemd, telemetry};
 use crate::engine::message::{Input, Job};
+use crate::face::watch::{Beside, Link, Query};
 use crate::journal::{Journal, JournalError, Reader, Write};
 use disk::Disk;
 use dispatch::Dispatch;
@@ -59,6 +61,9 @@ const HOOKS_BURST: f64 = 200.0;
 /// What the journal can make durable in a second with room to spare: a caller beyond it is told to come back.
 const ANNOUNCEMENTS_PER_S: f64 = 1000.0;
 const ANNOUNCEMENTS_BURST: f64 = 2000.0;
+
+/// Turns that a page may lag behind before it is made whole again.
+const TOUCHED_MAX: usize = 256;
 
 /// Readings and mails under way when the daemon is told to stop get this long.
 const DRAIN_LIMIT: Duration = Duration::from_secs(5);
@@ -127,6 +132,7 @@ fn daemon(
     let (inbox, queue) = Inbox::new();
     let (metrics, facts) = (Arc::new(Metrics::default()), Arc::new(Mutex::new(Facts::default())));
     metrics.reload_good.set(1);
+    let touched = broadcast::Sender::new(TOUCHED_MAX);
     let (wake, progress) = (Arc::new(Notify::new()), systemd::Progress::default());
     let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
     let source = Arc::new(RwLock::new(source));
@@ -171,6 +177,7 @@ fn daemon(
         progress: progress.clone(),
         metrics: metrics.clone(),
         facts: facts.clone(),
+        touched: touched.clone(),
         dispatch: Box::new(move |commands| carrier.carry_out(commands)),
     };
     let (ended, mut driver_ended) = tokio::sync::oneshot::channel();
@@ -227,7 +234,18 @@ fn daemon(
         now: clock::now,
         stepped_ms: clock::stepped_ms,
     });
-    runtime.spawn(api::serve(context, socket, tcp, stop.clone()));
+    let page = tcp.as_ref().and_then(|(_, token)| {
+        page::router(PageParts {
+            api: context.clone(),
+            access: current(&settings).api.page,
+            token: token.clone(),
+            touched,
+            beside: beside(outbox.clone()),
+            host: host.clone(),
+            stop: stop.clone(),
+        })
+    });
+    runtime.spawn(api::serve(context, socket, tcp, page, stop.clone()));
     let routing = runtime.spawn(outbox.clone().route(wake, stop.clone()));
     telling.begin();
     runtime.spawn(systemd::watchdog(progress, stop.clone()));
@@ -512,13 +530,29 @@ fn post_digest(
     inbox.write(Write::LetterPosted { letter, at }).map_err(|error| format!("{error:?}"))
 }
 
+/// What messages say of a watch besides, for its page.
+fn beside(outbox: Outbox) -> page::FindBeside {
+    Arc::new(move |w, now| {
+        let queries = (outbox.queries)(w, now);
+        let links = outbox.desk().links_of(w, now);
+        Beside {
+            queries: queries.into_iter().map(|q| Query { name: q.name, query: q.query, link: q.link }).collect(),
+            // The page needs no link to itself.
+            links: links
+                .into_iter()
+                .filter(|link| link.name != STATUS_PAGE)
+                .map(|link| Link { name: link.name, url: link.url })
+                .collect(),
+        }
+    })
+}
+
 /// For each judged signal the query that shows it, and a link.
 fn shown_queries(settings: Arc<RwLock<Arc<Settings>>>) -> Queries {
-    Arc::new(move |notice| {
+    Arc::new(move |w, now| {
         let settings = current(&settings);
         let prometheus = &settings.prometheus;
         let base = prometheus.external_url.as_ref().unwrap_or(&prometheus.url);
-        let w = &notice.watch;
         let spec = settings
             .services
             .iter()
@@ -527,7 +561,7 @@ fn shown_queries(settings: Arc<RwLock<Arc<Settings>>>) -> Queries {
             .unwrap_or_else(SlotSpec::default);
         let (at, range) = match &w.breach {
             Some(breach) => (breach.to, Span::from_mins(5)),
-            None => (notice.at, Span::from_mins(5)),
+            None => (now, Span::from_mins(5)),
         };
         let evidence = w.breach.as_ref().map_or(&w.evidence, |b| &b.evidence);
         evidence

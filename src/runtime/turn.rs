@@ -1,6 +1,7 @@
 //! One turn of the loop, apart from clocks, queues and disks: inputs in, what is decided to the store, and
 //! only then the commands out. The daemon and the fault simulator turn the same wheel.
 
+use crate::domain::switch::SwitchId;
 use crate::domain::time::Timestamp;
 use crate::engine::Engine;
 use crate::engine::message::{Command, Input};
@@ -20,13 +21,15 @@ pub trait Store {
 pub struct Wheel {
     pub engine: Engine,
     since_snapshot: usize,
+    /// Watches whose views the last turn renewed.
+    pub touched: Vec<SwitchId>,
     /// Only for a planted bug: notices that were kept back.
     late: Vec<Command>,
 }
 
 impl Wheel {
     pub fn new(engine: Engine) -> Wheel {
-        Wheel { engine, since_snapshot: 0, late: Vec::new() }
+        Wheel { engine, since_snapshot: 0, touched: Vec::new(), late: Vec::new() }
     }
 
     /// Takes one turn. On an error nothing of it is on disk and nothing may be carried out: the engine is
@@ -64,6 +67,7 @@ impl Wheel {
         }
         self.since_snapshot += entries.len();
         let views = self.engine.take_views();
+        self.touched = views.iter().map(|view| view.id.clone()).collect();
         let take_snapshot = last || self.since_snapshot >= SNAPSHOT_EVERY;
         let snapshot = if take_snapshot { early.or_else(|| snapshot(&self.engine)) } else { None };
         if entries.is_empty() && writes.is_empty() && snapshot.is_none() {

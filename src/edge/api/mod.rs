@@ -2,12 +2,12 @@
 
 pub mod auth;
 pub mod limit;
-mod parse;
+pub(in crate::edge) mod parse;
 mod receive;
 mod routes;
 mod serve;
 pub mod types;
-mod verbs;
+pub(in crate::edge) mod verbs;
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -31,14 +31,14 @@ pub use limit::Limiter;
 pub use serve::{bind_socket, serve};
 
 /// What the driver lets others see of the engine, renewed after each turn.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Facts {
     pub armed: bool,
     pub services: BTreeMap<ServiceName, ServiceFacts>,
     pub open_watches: usize,
 }
 
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct ServiceFacts {
     pub armed: bool,
     pub live: Option<String>,

@@ -25,6 +25,7 @@ use super::verbs;
 use crate::domain::service::Slots;
 use crate::domain::switch::{Announcement, ServiceName, Slot, SwitchId};
 use crate::domain::time::Timestamp;
+use crate::domain::verdict::Outcome;
 use crate::edge::inbox::NotTaken;
 use crate::engine::message::{Answer, Input};
 use crate::journal::{JournalError, Range, Reader, WatchFilter, Write};
@@ -41,7 +42,7 @@ const REQUEST_MAX: Duration = Duration::from_secs(60);
 pub(super) type Context = State<Arc<ApiContext>>;
 
 /// With a token every route but the health ones asks for it.
-pub fn router(context: Arc<ApiContext>, token: Option<Token>) -> Router {
+pub fn router(context: Arc<ApiContext>, token: Option<Token>, page: Option<Router>) -> Router {
     let api = Router::new()
         .route("/api/v1/switches", post(announce))
         .route("/api/v1/watches", get(watches))
@@ -68,14 +69,18 @@ pub fn router(context: Arc<ApiContext>, token: Option<Token>) -> Router {
     // A webhook proves itself by its own secret. Not on the control socket: nobody is to put a proxy before that.
     let hooks = post(receive::receive).layer(DefaultBodyLimit::max(HOOK_BODY_MAX));
     let api = if remote { api.route("/hooks/{name}", hooks) } else { api };
-    api.route("/-/healthy", get(healthy))
+    let api = api.route("/-/healthy", get(healthy))
         .route("/-/ready", get(ready))
         .route("/metrics", get(metrics))
-        .fallback(|| async { failure(StatusCode::NOT_FOUND, "not_found", "there is no such path") })
+        .with_state(context);
+    let all = match page {
+        Some(page) => api.merge(page),
+        None => api,
+    };
+    all.fallback(|| async { failure(StatusCode::NOT_FOUND, "not_found", "there is no such path") })
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn(in_time))
         .layer(DefaultBodyLimit::max(BODY_MAX))
-        .with_state(context)
 }
 
 async fn wrong_method() -> Response {
@@ -163,6 +168,9 @@ struct WatchesQuery {
     service: Option<String>,
     open: Option<bool>,
     ended: Option<bool>,
+    outcome: Option<String>,
+    since: Option<String>,
+    until: Option<String>,
     limit: Option<u32>,
     before: Option<String>,
 }
@@ -179,20 +187,30 @@ async fn watches(
             return failure(StatusCode::BAD_REQUEST, "bad_data", text);
         }
     };
-    let service = query.service.map(|text| parse::name("service", text, ServiceName::try_new)).transpose();
-    let before = query.before.map(|text| parse::name("before", text, SwitchId::try_new)).transpose();
-    let (service, before) = match service.and_then(|service| before.map(|before| (service, before))) {
-        Ok(both) => both,
+    let filter = match filter(query) {
+        Ok(filter) => filter,
         Err(refusal) => return refused(refusal),
     };
-    let filter = WatchFilter {
-        service,
+    from_store(c.clone(), move |c| c.reader.watches(&filter)).await
+}
+
+fn filter(query: WatchesQuery) -> Result<WatchFilter, Refusal> {
+    let instant = |field: &str, text: Option<String>| text.map(|text| parse::instant(field, &text)).transpose();
+    if let Some(outcome) = query.outcome.as_deref().filter(|word| !Outcome::WORDS.contains(word)) {
+        let shown: String = outcome.chars().filter(|c| !c.is_control()).take(40).collect();
+        let text = format!("{shown:?} is none of {}", Outcome::WORDS.join(", "));
+        return Err(Refusal { field: Some("outcome".into()), text });
+    }
+    Ok(WatchFilter {
+        service: query.service.map(|text| parse::name("service", text, ServiceName::try_new)).transpose()?,
         open_only: query.open.unwrap_or(false),
         ended_only: query.ended.unwrap_or(false),
+        outcome: query.outcome,
+        since: instant("since", query.since)?,
+        until: instant("until", query.until)?,
         limit: query.limit.unwrap_or(100),
-        before,
-    };
-    from_store(c.clone(), move |c| c.reader.watches(&filter)).await
+        before: query.before.map(|text| parse::name("before", text, SwitchId::try_new)).transpose()?,
+    })
 }
 
 async fn watch(State(c): Context, Path(id): Path<String>) -> Response {

@@ -53,9 +53,10 @@ pub async fn serve(
     context: Arc<ApiContext>,
     unix: UnixListener,
     tcp: Option<(TcpListener, Token)>,
+    page: Option<Router>,
     stop: CancellationToken,
 ) {
-    let local: Router = routes::router(context.clone(), None);
+    let local: Router = routes::router(context.clone(), None, None);
     let socket = axum::serve(unix, local.into_make_service_with_connect_info::<Peer>())
         .with_graceful_shutdown(stop.clone().cancelled_owned());
     let on_socket = async {
@@ -65,7 +66,7 @@ pub async fn serve(
     };
     let on_tcp = async {
         let Some((listener, token)) = tcp else { return };
-        let remote = routes::router(context, Some(token));
+        let remote = routes::router(context, Some(token), page);
         let server = axum::serve(listener, remote.into_make_service_with_connect_info::<Peer>())
             .with_graceful_shutdown(stop.clone().cancelled_owned());
         if let Err(error) = server.await {

@@ -36,12 +36,17 @@ pub async fn upon_watch(
     Path((id, verb)): Path<(String, String)>,
     body: Bytes,
 ) -> Response {
+    order(&c, id, &verb, peer.to_string(), &body).await
+}
+
+/// One verb upon one watch, by whomever.
+pub(in crate::edge) async fn order(c: &ApiContext, id: String, verb: &str, by: String, body: &[u8]) -> Response {
     let switch = match switch_id(id) {
         Ok(id) => id,
         Err(answer) => return *answer,
     };
-    let read = Fields::parse(&body).and_then(|mut fields| {
-        let said = match verb.as_str() {
+    let read = Fields::parse(body).and_then(|mut fields| {
+        let said = match verb {
             // Nothing for the engine: somebody looks after it.
             "ack" => {
                 let why = parse::why(&mut fields)?;
@@ -67,8 +72,7 @@ pub async fn upon_watch(
         Ok(None) => return failure(StatusCode::NOT_FOUND, "not_found", VERBS),
         Err(refusal) => return refused(refusal),
     };
-    let by = peer.to_string();
-    let Some(said) = said else { return acknowledged(&c, switch, by, &why).await };
+    let Some(said) = said else { return acknowledged(c, switch, by, &why).await };
     let input = |request| match said {
         Said::Answer { approve } => Input::Answered { request, switch, approve, by, why },
         Said::Cancel => Input::Cancelled { request, switch, by, why },
@@ -100,7 +104,11 @@ pub async fn drill(
     Path(name): Path<String>,
     body: Bytes,
 ) -> Response {
-    let read = Fields::parse(&body).and_then(|mut fields| {
+    begin_drill(&c, name, peer.to_string(), &body).await
+}
+
+pub(in crate::edge) async fn begin_drill(c: &ApiContext, name: String, by: String, body: &[u8]) -> Response {
+    let read = Fields::parse(body).and_then(|mut fields| {
         let (real, why) = (fields.flag("real")?, parse::why(&mut fields)?);
         fields.finish()?;
         Ok((parse::name("service", name, ServiceName::try_new)?, real, why))
@@ -109,20 +117,19 @@ pub async fn drill(
         Ok(read) => read,
         Err(refusal) => return refused(refusal),
     };
-    let by = peer.to_string();
     answered(c.inbox.ask(|request| Input::DrillAsked { request, service, real, by, why }).await)
 }
 
 pub async fn arm(c: Context, peer: ConnectInfo<Peer>, body: Bytes) -> Response {
-    set_armed(c, peer, body, true).await
+    set_armed(&c.0, peer.0.to_string(), &body, true).await
 }
 
 pub async fn disarm(c: Context, peer: ConnectInfo<Peer>, body: Bytes) -> Response {
-    set_armed(c, peer, body, false).await
+    set_armed(&c.0, peer.0.to_string(), &body, false).await
 }
 
-async fn set_armed(State(c): Context, ConnectInfo(peer): ConnectInfo<Peer>, body: Bytes, armed: bool) -> Response {
-    let read = Fields::parse(&body).and_then(|mut fields| {
+pub(in crate::edge) async fn set_armed(c: &ApiContext, by: String, body: &[u8], armed: bool) -> Response {
+    let read = Fields::parse(body).and_then(|mut fields| {
         let (service, why) = (fields.text("service")?, parse::why(&mut fields)?);
         fields.finish()?;
         Ok((service.map(|text| parse::name("service", text, ServiceName::try_new)).transpose()?, why))
@@ -131,7 +138,6 @@ async fn set_armed(State(c): Context, ConnectInfo(peer): ConnectInfo<Peer>, body
         Ok(read) => read,
         Err(refusal) => return refused(refusal),
     };
-    let by = peer.to_string();
     answered(c.inbox.ask(|request| Input::Armed { request, service, armed, by, why }).await)
 }
 

@@ -9,13 +9,14 @@ use super::route::{Route, labels};
 use super::templates::Templates;
 use crate::config::settings::{EmailSettings, FallbackSettings, LinkSettings, NotifySettings};
 use crate::domain::letter::Letter;
-use crate::domain::notice::{Notice, Severity};
-use crate::domain::time::Span;
+use crate::domain::notice::Severity;
+use crate::domain::time::{Span, Timestamp};
+use crate::domain::view::WatchView;
 use crate::journal::RoutedTo;
 use crate::words::safe::tame;
 
-/// Finds the queries that show a notice's signals.
-pub type Queries = Arc<dyn Fn(&Notice) -> Vec<ShownQuery> + Send + Sync>;
+/// Finds the queries that show a watch's signals as they are at an instant.
+pub type Queries = Arc<dyn Fn(&WatchView, Timestamp) -> Vec<ShownQuery> + Send + Sync>;
 
 /// What goes beside the cut-over and the end of a trouble in a linked graph.
 const AROUND: Span = Span::from_mins(15);
@@ -91,8 +92,11 @@ impl Desk {
 
     /// Where to look further, by the operator's templates.
     pub fn links(&self, letter: &Letter) -> Vec<Link> {
-        let Some(notice) = letter.notice() else { return Vec::new() };
-        let w = &notice.watch;
+        letter.notice().map_or_else(Vec::new, |notice| self.links_of(&notice.watch, notice.at))
+    }
+
+    /// The same of a watch, as it is at `at`.
+    pub fn links_of(&self, w: &WatchView, at: Timestamp) -> Vec<Link> {
         let from = w.cut_over_at.unwrap_or(w.opened_at) - AROUND;
         let values = [
             ("service", w.switch.service.to_string()),
@@ -102,14 +106,14 @@ impl Desk {
             ("version", w.switch.version.as_ref().map_or(String::new(), ToString::to_string)),
             ("switch", w.id.to_string()),
             ("from_ms", from.as_millis().to_string()),
-            ("to_ms", (notice.at + AROUND).as_millis().to_string()),
+            ("to_ms", (at + AROUND).as_millis().to_string()),
         ];
         let fill = |template: &str| {
             filled(template, |name| {
                 values.iter().find(|(known, _)| *known == name).map_or(String::new(), |(_, v)| encoded(v))
             })
         };
-        [("Grafana", &self.links.grafana), ("Status page", &self.links.status_page)]
+        [("Grafana", &self.links.grafana), (STATUS_PAGE, &self.links.status_page)]
             .into_iter()
             .filter_map(|(name, template)| {
                 Some(Link { name: name.to_owned(), url: tame(&fill(template.as_ref()?), 1000) })
@@ -117,6 +121,9 @@ impl Desk {
             .collect()
     }
 }
+
+/// The name of the link to flipback's own page.
+pub const STATUS_PAGE: &str = "Status page";
 
 /// Variables that a link's template may use.
 pub const LINK_VARIABLES: [&str; 8] = ["service", "slot", "old", "new", "version", "switch", "from_ms", "to_ms"];

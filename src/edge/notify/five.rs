@@ -6,8 +6,9 @@ use crate::domain::notice::{Notice, NoticeReason};
 use crate::domain::plan::StepOutcome;
 use crate::domain::signal::Signal;
 use crate::domain::verdict::{Evidence, Outcome};
-use crate::domain::view::{PhaseWord, TimelineEvent, WatchView};
-use crate::words::numbers::{large, number, percent, thousands};
+use crate::domain::view::{PhaseWord, WatchView};
+use crate::words::numbers::{large, percent, thousands};
+use crate::words::rows::sentence;
 use crate::words::safe::tame;
 
 /// An answer is a sentence or two.
@@ -208,11 +209,6 @@ fn worked(notice: &Notice) -> String {
     }
 }
 
-/// A line of the story with its kind in words: `rolling back: to blue`.
-pub fn told(e: &TimelineEvent) -> String {
-    format!("{}: {}", tame(&e.kind.replace('_', " "), 40), tame(&e.text, 400))
-}
-
 /// How much one signal's verdict rests on.
 fn how_sure(e: &Evidence) -> String {
     let Some(p) = &e.proof else {
@@ -279,37 +275,4 @@ fn recovery(w: &WatchView) -> String {
             format!("{since}; after that {rate} over {} requests in {ticks} good ticks", thousands(r.requests))
         }
     }
-}
-
-/// `error rate 0.93 % vs 0.10 % recorded (limit 0.15 %): 9.3×, 93 bad of 10,000 requests`.
-pub fn sentence(e: &Evidence) -> String {
-    if e.signal == Signal::Alive {
-        let why = e.remark.clone().unwrap_or_else(|| "its health check fails".into());
-        return format!("slot down: {why}, {} answers in a row", e.ticks_above);
-    }
-    if let (None, None, Some(said)) = (e.value, e.limit, &e.remark) {
-        return said.clone(); // an alert, in its own words
-    }
-    let mut line = format!("{} {}", e.signal, e.value.map_or("no reading".into(), |v| number(&e.signal, v)));
-    if let Some(b) = e.baseline {
-        line.push_str(&format!(" vs {} recorded", number(&e.signal, b)));
-    }
-    if let Some(l) = e.limit {
-        line.push_str(&format!(" (limit {})", number(&e.signal, l)));
-    }
-    if let Some(r) = e.ratio {
-        line.push_str(&format!(": {r:.1}×"));
-    }
-    match e.signal {
-        Signal::ErrorRate => {
-            line.push_str(&format!(", {} bad of {} requests", thousands(e.bad), thousands(e.requests)))
-        }
-        Signal::Latency(_) => line.push_str(&format!(
-            ", {} slower than the limit of {} requests",
-            thousands(e.bad),
-            thousands(e.requests)
-        )),
-        Signal::Traffic | Signal::Alive | Signal::Custom(_) => {}
-    }
-    line
 }

@@ -279,7 +279,7 @@ impl Outbox {
             let desk = this.desk();
             let mut enclosed = Enclosed { links: desk.links(&own), ..Enclosed::default() };
             if let Letter::Notice(notice) = &own {
-                enclosed.queries = (this.queries)(notice);
+                enclosed.queries = (this.queries)(&notice.watch, notice.at);
                 enclosed.charts = charts::of(&this.reader, notice, pictures);
                 let told = this.told(&notice.key.switch).unwrap_or_default();
                 enclosed.earlier = told.into_iter().filter(|t| t.n < notice.key.n).collect();

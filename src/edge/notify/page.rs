@@ -2,18 +2,16 @@
 
 use serde::Serialize;
 
-use super::five::{Five, told};
+use super::five::Five;
 use super::words::{command, headline, status};
-use crate::domain::baseline::Quality;
 use crate::domain::notice::{Notice, NoticeReason, Severity};
-use crate::domain::plan::{AttemptState, StepRecord};
 use crate::domain::signal::Signal;
 use crate::domain::switch::Kind;
-use crate::domain::time::{Span, Timestamp};
 use crate::domain::verdict::{Evidence, SignalState};
 use crate::domain::view::WatchView;
-use crate::words::numbers::{large, number, percent, thousands};
-use crate::words::safe::{tail, tame};
+use crate::words::numbers::percent;
+use crate::words::rows::{SignalRow, StepRow, facts, short, signal_row, step_row, told};
+use crate::words::safe::tame;
 
 /// A query that shows a signal, and where to look at it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -31,9 +29,6 @@ pub struct Link {
     pub name: String,
     pub url: String,
 }
-
-/// A mail is read at night: the rest is one link away.
-const CHANGES_SHOWN: usize = 12;
 
 /// A subject is read on a telephone's lock screen.
 const SUBJECT_CHARS: usize = 180;
@@ -89,23 +84,6 @@ pub struct ChartRef {
     pub height: u32,
     /// Whether there is a picture at all.
     pub picture: bool,
-}
-
-#[derive(Debug, Clone, Serialize)]
-pub struct SignalRow {
-    pub name: String,
-    pub state: String,
-    pub bad: bool,
-    /// `10.0 % now`, `limit 5.00 %`, ...: what there is, in this order.
-    pub numbers: Vec<String>,
-    pub remark: String,
-}
-
-#[derive(Debug, Clone, Serialize)]
-pub struct StepRow {
-    pub title: String,
-    pub command: String,
-    pub output: Option<String>,
 }
 
 /// A list with a title: what a digest is made of.
@@ -215,140 +193,4 @@ fn subject(notice: &Notice, breached: &[&Evidence]) -> String {
     let what = still.or_else(|| breached.first().map(|e| format!(": {}", short(e)))).unwrap_or_default();
     let line = format!("[flipback] {} {way}{}{what}", status(notice), versioned(w));
     tame(&line, SUBJECT_CHARS)
-}
-
-/// `error rate 9.3×`, `slot down`.
-pub fn short(e: &Evidence) -> String {
-    match (&e.signal, e.ratio, e.value) {
-        (Signal::Alive, ..) => "slot down".into(),
-        (signal, None, None) if e.remark.is_some() => signal.to_string(),
-        (signal, Some(ratio), _) => format!("{signal} {ratio:.1}×"),
-        (signal, None, Some(value)) => format!("{signal} {}", number(signal, value)),
-        (signal, None, None) => signal.to_string(),
-    }
-}
-
-fn signal_row(e: &Evidence, w: &WatchView) -> SignalRow {
-    SignalRow {
-        name: tame(&e.signal.to_string(), 60),
-        state: match e.state {
-            SignalState::Fine => "fine",
-            SignalState::Above => "above its limit, not for long enough",
-            SignalState::Breached => "BREACHED",
-            SignalState::Thin => "too little traffic",
-            SignalState::Blind => "no reading",
-            SignalState::NotJudged => "not judged",
-        }
-        .into(),
-        bad: e.state == SignalState::Breached,
-        numbers: [
-            Some(e.value.map_or("no reading".into(), |v| format!("{} now", number(&e.signal, v)))),
-            e.baseline.map(|v| format!("{} recorded", number(&e.signal, v))),
-            e.limit.map(|v| format!("limit {}", number(&e.signal, v))),
-            e.ratio.map(|r| format!("{r:.1}×")),
-            match e.signal {
-                Signal::Alive => Some(format!("{} checks", thousands(e.requests))),
-                Signal::ErrorRate | Signal::Latency(_) => Some(format!("{} requests counted", thousands(e.requests))),
-                Signal::Traffic | Signal::Custom(_) => None,
-            },
-            e.proof.map(|p| match p.one_in {
-                one_in if one_in < 1.5 => "no evidence against it".to_owned(),
-                one_in => format!("evidence 1 in {}", large(one_in)),
-            }),
-            e.since.map(|at| format!("since {}", after_cut_over(at, w))),
-        ]
-        .into_iter()
-        .flatten()
-        .collect(),
-        remark: tame(e.remark.as_deref().unwrap_or(""), 200),
-    }
-}
-
-fn after_cut_over(at: Timestamp, w: &WatchView) -> String {
-    match w.cut_over_at {
-        Some(cut) if at >= cut => format!("{at} ({} after the cut-over)", whole_seconds(at.since(cut))),
-        _ => at.to_string(),
-    }
-}
-
-fn whole_seconds(span: Span) -> Span {
-    Span::from_secs(span.as_millis() / 1000)
-}
-
-fn facts(w: &WatchView) -> Vec<(String, String)> {
-    let version =
-        |v: &Option<crate::domain::switch::Version>| v.as_ref().map_or("version not said".into(), ToString::to_string);
-    let mut out = vec![
-        ("Old slot".to_owned(), format!("{} ({})", w.switch.old, version(&w.switch.old_version))),
-        ("New slot".to_owned(), format!("{} ({})", w.switch.new, version(&w.switch.version))),
-        (
-            if w.switch.detected { "Detected" } else { "Announced" }.to_owned(),
-            format!("{} by {}", w.opened_at, tame(&w.switch.source, 80)),
-        ),
-        ("Cut-over".to_owned(), w.cut_over_at.map_or("not confirmed".into(), |at| at.to_string())),
-        ("Soak".to_owned(), format!("{} with ticks of {}, mode {}, {} ticks so far", w.soak, w.tick, w.mode, w.ticks)),
-    ];
-    let about = &w.switch.about;
-    if let Some(share) = w.share_percent {
-        out.push(("Share".to_owned(), format!("{share} of the traffic, a step of a ramp")));
-    }
-    if let Some(until) = w.switch.old_until {
-        out.push(("Old slot until".to_owned(), until.to_string()));
-    }
-    out.extend(about.owner.iter().map(|owner| ("Owner".to_owned(), tame(owner, 128))));
-    out.extend(about.links.iter().map(|link| ("Link".to_owned(), tame(link, 500))));
-    out.extend(about.changes.iter().take(CHANGES_SHOWN).map(|change| ("Change".to_owned(), tame(change, 200))));
-    if about.changes.len() > CHANGES_SHOWN {
-        out.push(("Change".to_owned(), format!("… and {} more", about.changes.len() - CHANGES_SHOWN)));
-    }
-    let baseline = match &w.baseline {
-        None => "none".to_owned(),
-        Some(b) => {
-            let p = &b.provenance;
-            let mut line = format!(
-                "{} requests of {} in {} cells, {} to {}",
-                thousands(b.counts.requests()),
-                p.slot,
-                b.cells,
-                p.from,
-                p.to
-            );
-            if let Some(rate) = b.counts.rate() {
-                line.push_str(&format!(", {} errors", percent(rate)));
-            }
-            if p.previous_release_used {
-                line.push_str("; the release before stands in");
-            }
-            if p.pinned {
-                line.push_str("; pinned");
-            }
-            match &b.quality {
-                Quality::Good => {}
-                Quality::TooLittle { why } | Quality::Incident { why } => line.push_str(&format!("; {why}")),
-            }
-            for excluded in p.excluded.iter().take(4) {
-                line.push_str(&format!("; without {excluded}"));
-            }
-            line
-        }
-    };
-    out.push(("Baseline".to_owned(), tame(&baseline, 900)));
-    out
-}
-
-fn step_row(s: &StepRecord) -> StepRow {
-    let (took, output) = match &s.result {
-        Some(AttemptState::Ended(r)) => {
-            (format!("{} after {}", r.ended, r.ended_at.since(r.started_at)), Some(tail(&r.output)))
-        }
-        Some(AttemptState::Cancelled(why)) => (format!("never started: {}", tame(why, 200)), None),
-        Some(AttemptState::Ambiguous) => ("left no result".into(), None),
-        None => ("running".into(), None),
-    };
-    let proven = s.proven_at.map_or(String::new(), |at| format!("; proven by its probe at {at}"));
-    StepRow {
-        title: format!("{} (try {}), {}: {took}{proven}", tame(&s.name, 60), s.attempt.attempt, s.intended_at),
-        command: tame(&s.command, 400),
-        output: output.filter(|o| !o.is_empty()),
-    }
 }

@@ -3,10 +3,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use minijinja::syntax::SyntaxConfig;
-use minijinja::{AutoEscape, Environment, UndefinedBehavior};
+use minijinja::Environment;
 
 use super::page::Page;
+use crate::words::template::environment;
 
 /// The names that a template directory may hold.
 pub const NAMES: [&str; 3] = ["subject.txt", "notice.txt", "notice.html"];
@@ -30,20 +30,9 @@ pub struct Templates {
     theirs: Option<Arc<Environment<'static>>>,
 }
 
-fn environment() -> Environment<'static> {
-    let mut env = Environment::new();
-    env.set_undefined_behavior(UndefinedBehavior::Strict);
-    env.set_fuel(Some(FUEL));
-    if let Ok(syntax) = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build() {
-        env.set_syntax(syntax);
-    }
-    env.set_auto_escape_callback(|name| if name.ends_with(".html") { AutoEscape::Html } else { AutoEscape::None });
-    env
-}
-
 impl Templates {
     pub fn ours() -> Templates {
-        let mut env = environment();
+        let mut env = environment(FUEL);
         for (name, source) in OURS {
             if let Err(error) = env.add_template(name, source) {
                 tracing::error!(%error, name, "a template does not parse");
@@ -54,7 +43,7 @@ impl Templates {
 
     /// With what a directory has in their place; every problem is an error.
     pub fn with(dir: &Path) -> Result<Templates, String> {
-        let mut env = environment();
+        let mut env = environment(FUEL);
         let mut found = 0;
         let listed = std::fs::read_dir(dir).map_err(|error| format!("{}: {error}", dir.display()))?;
         for entry in listed {

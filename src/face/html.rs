@@ -1,0 +1,87 @@
+//! Models into pages.
+
+use minijinja::Environment;
+use serde::Serialize;
+
+use super::Frame;
+use crate::words::template::environment;
+
+pub const STYLE: &str = include_str!("assets/page.css");
+pub const SCRIPT: &str = include_str!("assets/live.js");
+pub const ICON: &str = include_str!("assets/icon.svg");
+
+const TEMPLATES: [(&str, &str); 10] = [
+    ("base.html", include_str!("templates/base.html")),
+    ("parts.html", include_str!("templates/parts.html")),
+    ("home.html", include_str!("templates/home.html")),
+    ("watch.html", include_str!("templates/watch.html")),
+    ("history.html", include_str!("templates/history.html")),
+    ("service.html", include_str!("templates/service.html")),
+    ("explain.html", include_str!("templates/explain.html")),
+    ("explained.html", include_str!("templates/explained.html")),
+    ("sign_in.html", include_str!("templates/sign_in.html")),
+    ("problem.html", include_str!("templates/problem.html")),
+];
+
+/// A page of fifty services takes some hundred thousand.
+const FUEL: u64 = 5_000_000;
+
+/// Sections of a page have these ids: they are replaced one by one.
+const SECTION: &str = "<section id=\"";
+const SECTION_END: &str = "</section>";
+
+#[derive(Debug)]
+pub struct Html(Environment<'static>);
+
+#[derive(Serialize)]
+struct Whole<'a, T> {
+    frame: &'a Frame,
+    page: &'a T,
+}
+
+impl Html {
+    pub fn new() -> Result<Html, String> {
+        let mut env = environment(FUEL);
+        for (name, source) in TEMPLATES {
+            env.add_template(name, source).map_err(|error| format!("{name}: {error:#}"))?;
+        }
+        Ok(Html(env))
+    }
+
+    pub fn page<T: Serialize>(&self, template: &str, frame: &Frame, page: &T) -> Result<String, String> {
+        let found = self.0.get_template(template).map_err(|error| format!("{template}: {error:#}"))?;
+        let whole = minijinja::Value::from(minijinja::value::Serde(Whole { frame, page }));
+        found.render(whole).map_err(|error| format!("{template}: {error:#}"))
+    }
+}
+
+/// The sections of a page by their ids.
+pub fn sections(page: &str) -> Vec<(&str, &str)> {
+    let mut found = Vec::new();
+    let mut rest = page;
+    while let Some(at) = rest.find(SECTION) {
+        let from = &rest[at..];
+        let Some(end) = from.find(SECTION_END) else { break };
+        let section = &from[..end + SECTION_END.len()];
+        let id = section[SECTION.len()..].split('"').next().unwrap_or_default();
+        found.push((id, section));
+        rest = &from[section.len()..];
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_template_parses() {
+        Html::new().unwrap();
+    }
+
+    #[test]
+    fn a_page_falls_into_its_sections() {
+        let page = "<main><section id=\"a\">1</section> <section id=\"b\"><p>2</p></section></main>";
+        assert_eq!(sections(page), [("a", "<section id=\"a\">1</section>"), ("b", "<section id=\"b\"><p>2</p></section>")]);
+    }
+}
