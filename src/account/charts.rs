@@ -50,7 +50,9 @@ pub fn of_watch(account: &Account) -> Vec<Chart> {
         return Vec::new();
     }
     let Some(last) = account.readings.iter().map(|read| read.cell.to).max() else { return Vec::new() };
-    let to = w.ended_at.map_or(last, |at| at.max(last));
+    // What was read is known, and decided about, some seconds later.
+    let said = account.judged.last().map(|judged| judged.at);
+    let to = [said, w.breach.as_ref().map(|b| b.at), w.ended_at].into_iter().flatten().fold(last, Timestamp::max);
     let first = account.readings.iter().map(|read| read.cell.from).min().unwrap_or(to);
     // What was pruned leaves no empty half of a picture.
     let begin = cut_over(w).max(first);
@@ -86,7 +88,7 @@ fn evidence(account: &Account, (from, to): (Timestamp, Timestamp)) -> Option<Cha
     }
     lines.push(Line { name: "all together".into(), role: Role::New, points });
     Some(Chart {
-        title: format!("evidence against {}", w.switch.new),
+        title: format!("evidence against {}: one in …", w.switch.new),
         unit: Unit::OneIn,
         from,
         to,

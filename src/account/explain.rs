@@ -263,8 +263,8 @@ fn explained(e: &Evidence, scale: Option<&Scale>, w: &WatchView) -> SignalExplai
         (Some(proof), Some(s)) => {
             if let Some((low, high)) = proof.interval {
                 let range =
-                    if high > 1000.0 { format!("at least {low:.2}×") } else { format!("{low:.2} to {high:.2}×") };
-                lines.push(format!("the true ratio lies at {range}, at 95 %, whenever one looks"));
+                    if high > 1000.0 { format!("at least {low:.2}×") } else { format!("{low:.2}× to {high:.2}×") };
+                lines.push(format!("the true ratio is {range}, at 95 %, whenever one looks"));
             }
             let expected = s.limit * e.requests;
             lines.push(format!(
@@ -408,23 +408,35 @@ fn what_if(w: &WatchView, replay: &Replay<'_>, by: Option<&By>) -> Vec<WhatIf> {
     if let Some(Outcome::Withheld { why }) = &w.outcome {
         all.push(held(why));
     }
-    let mut try_it = |change: String, policy: &Policy| {
-        let breached_s = replay.breached(policy).map(|at| replay.seconds(replay.cells[at].to));
-        let text = match breached_s {
-            Some(s) => format!("a breach {} after the cut-over", duration(s)),
-            None => "no breach within what was read".to_owned(),
-        };
-        all.push(WhatIf { change, breached_s, text });
+    let said = |breached_s: Option<f64>| match breached_s {
+        Some(s) => format!("a breach {} after the cut-over", duration(s)),
+        None => "no breach within what was read".to_owned(),
     };
+    let breached = |policy: &Policy| replay.breached(policy).map(|at| replay.seconds(replay.cells[at].to));
     let ratio = |r: f64| Ratio::try_new(r).ok();
     let with = |r: Ratio| {
         let mut policy = base.clone();
         policy.limits.ratio = r;
         policy
     };
+    let mut by_ratio: Vec<(Vec<String>, Option<f64>)> = Vec::new();
     for r in [1.2, 1.5, 2.0, 3.0, 5.0, 10.0].into_iter().filter(|r| *r != base.limits.ratio.get()).filter_map(ratio) {
-        try_it(format!("a limit of {}× in the place of {}×", r.get(), base.limits.ratio.get()), &with(r));
+        let (name, found) = (format!("{}×", r.get()), breached(&with(r)));
+        // Limits that make no difference are told in one line.
+        match by_ratio.last_mut() {
+            Some((names, same)) if *same == found => names.push(name),
+            _ => by_ratio.push((vec![name], found)),
+        }
     }
+    all.extend(by_ratio.into_iter().map(|(names, breached_s)| WhatIf {
+        change: format!("a limit of {} in the place of {}×", names.join(", "), base.limits.ratio.get()),
+        breached_s,
+        text: said(breached_s),
+    }));
+    let mut try_it = |change: String, policy: &Policy| {
+        let breached_s = breached(policy);
+        all.push(WhatIf { change, breached_s, text: said(breached_s) });
+    };
     if base.rule != RuleKind::Threshold {
         for alpha in [0.01, 0.000_1].into_iter().filter(|a| *a != base.limits.alpha.get()) {
             let Ok(a) = Alpha::try_new(alpha) else { continue };
@@ -465,7 +477,7 @@ fn edge(replay: &Replay<'_>, with: &impl Fn(Ratio) -> Policy) -> Option<WhatIf> 
         let middle: f64 = libm::sqrt(low * high);
         if breaks(middle) { low = middle } else { high = middle }
     }
-    let text = format!("up to about {low:.1}× it is a breach, beyond that it is not");
+    let text = format!("up to about {low:.1}× it is a breach within what was read, beyond that it is not (yet)");
     Some(WhatIf { change: "the limit that divides".into(), breached_s: None, text })
 }
 

@@ -8,6 +8,9 @@ use crate::domain::time::{Span, Timestamp};
 use crate::judge::Rule;
 use crate::words::numbers::{duration, percent, thousands};
 
+/// What was recorded this long ago is looked at.
+pub const LATELY: Span = Span::from_mins(60);
+
 /// Recorded so long ago, it is told.
 const OLD: Span = Span::from_mins(5);
 

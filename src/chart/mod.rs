@@ -114,23 +114,28 @@ impl Chart {
         words.join("; ")
     }
 
-    /// All lines as one row of blocks from left to right; a column without a reading is blank.
+    /// All lines as one row of blocks from left to right, with its scale.
     pub fn sparkline(&self) -> String {
+        format!("{} 0 to {}", self.blocks(COLUMNS), self.unit.show(self.top()))
+    }
+
+    /// The row alone; a column without a reading is blank.
+    pub fn blocks(&self, columns: usize) -> String {
+        let count = columns.max(1);
         let (span, top) = (self.to.since(self.from).as_secs_f64().max(1e-3), self.top());
-        let mut columns: Vec<Option<f64>> = vec![None; COLUMNS];
+        let mut columns: Vec<Option<f64>> = vec![None; count];
         for (at, value) in self.lines.iter().flat_map(|line| &line.points) {
-            let column = (at.since(self.from).as_secs_f64() / span * COLUMNS as f64) as usize;
-            let column = &mut columns[column.min(COLUMNS - 1)];
+            let column = (at.since(self.from).as_secs_f64() / span * count as f64) as usize;
+            let column = &mut columns[column.min(count - 1)];
             *column = Some(column.map_or(*value, |known| known.max(*value)));
         }
-        let blocks: String = columns
+        columns
             .into_iter()
             .map(|column| match column {
                 None => ' ',
                 Some(value) => BLOCKS[((value / top * 7.0).round().clamp(0.0, 7.0)) as usize],
             })
-            .collect();
-        format!("{blocks} 0 to {}", self.unit.show(top))
+            .collect()
     }
 }
 
@@ -140,6 +145,15 @@ fn bounds(points: &[(Timestamp, f64)]) -> (Option<f64>, Option<f64>) {
 }
 
 impl Unit {
+    /// A value beside an axis, where there is little room.
+    fn beside_axis(self, value: f64) -> String {
+        match self {
+            Unit::OneIn if value < 6.0 => one_in(value).trim_start_matches("1 in ").to_owned(),
+            Unit::OneIn => format!("10^{value:.0}"),
+            Unit::Percent | Unit::Milliseconds | Unit::Plain => self.show(value),
+        }
+    }
+
     /// A value with its unit, in as many digits as it deserves.
     pub fn show(self, value: f64) -> String {
         match self {

@@ -158,7 +158,7 @@ impl Frame<'_> {
                 out,
                 "<line x1=\"{LEFT}\" y1=\"{y:.1}\" x2=\"{RIGHT}\" y2=\"{y:.1}\" stroke=\"#d8dee4\" stroke-width=\"1\" class=\"l\"/>"
             );
-            label(out, LEFT - 7.0, y + 4.0, 11.0, GREY, "end", &text(&self.chart.unit.show(value), 20));
+            label(out, LEFT - 7.0, y + 4.0, 11.0, GREY, "end", &text(&self.chart.unit.beside_axis(value), 20));
         }
         for at in instants(self.chart.from, self.chart.to) {
             let x = self.x(at);

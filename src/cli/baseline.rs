@@ -4,9 +4,9 @@ use clap::Subcommand;
 use serde_json::json;
 
 use super::client::Client;
-use crate::words::safe::path_part;
 use super::{Global, Output, exit, operate, print, print_json};
 use crate::edge::api::types::BaselineAnswer;
+use crate::words::safe::path_part;
 
 #[derive(Subcommand)]
 pub enum Verb {

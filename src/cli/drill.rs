@@ -7,12 +7,12 @@ use clap::Args;
 use serde_json::json;
 
 use super::client::{self, Client, Trouble};
-use crate::words::safe::path_part;
 use super::{Global, Output, exit, print, print_json};
 use crate::domain::plan::{AttemptState, StepOutcome};
 use crate::domain::verdict::Outcome;
 use crate::domain::view::WatchView;
 use crate::edge::api::types::Announced;
+use crate::words::safe::path_part;
 
 const EVERY: Duration = Duration::from_millis(300);
 

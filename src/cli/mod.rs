@@ -7,8 +7,10 @@ mod client;
 mod drill;
 mod explain;
 mod faults;
+mod follow;
 mod journal;
 mod operate;
+mod report;
 mod show;
 mod simulate;
 mod trial;
@@ -80,8 +82,10 @@ pub(crate) struct Global {
 pub(crate) enum Output {
     Table,
     Json,
-    /// Markdown (simulate only)
+    /// Markdown (simulate, report)
     Md,
+    /// One file for a browser (report)
+    Html,
 }
 
 #[derive(Subcommand)]
@@ -106,6 +110,8 @@ enum Verb {
     Status,
     /// Everything about one watch
     Show { id: String },
+    /// A watch as it goes on: live on a terminal, lines when piped; the newest open one without an ID
+    Follow { id: Option<String> },
     /// Why a watch was judged as it was: the arithmetic, the tick that decided, what would have changed it
     Explain {
         id: String,
@@ -113,13 +119,10 @@ enum Verb {
         #[arg(long)]
         ticks: bool,
     },
+    /// A post-mortem's draft in one file: -o md (as it is) or -o html; -o json is all that it is made of
+    Report { id: String },
     /// Past and open watches, newest first
-    History {
-        #[arg(long)]
-        service: Option<String>,
-        #[arg(long, default_value_t = 20)]
-        limit: u32,
-    },
+    History(show::HistoryArgs),
     /// Let a waiting rollback go ahead
     Approve {
         id: String,
@@ -226,8 +229,15 @@ pub fn main() -> i32 {
         log_level: std::env::var("FLIPBACK_LOG").ok(),
     };
     let global = cli.global;
-    if global.output == Output::Md && !matches!(cli.verb, Verb::Simulate(_)) {
-        eprintln!("flipback: only simulate prints markdown; use -o table or -o json");
+    let wrong = match global.output {
+        Output::Md if !matches!(cli.verb, Verb::Simulate(_) | Verb::Report { .. }) => {
+            Some("simulate and report print markdown")
+        }
+        Output::Html if !matches!(cli.verb, Verb::Report { .. }) => Some("report prints html"),
+        _ => None,
+    };
+    if let Some(wrong) = wrong {
+        eprintln!("flipback: only {wrong}; use -o table or -o json");
         return exit::USAGE;
     }
     match cli.verb {
@@ -239,7 +249,9 @@ pub fn main() -> i32 {
         Verb::Status => show::status(&global),
         Verb::Show { id } => show::one(&global, &id),
         Verb::Explain { id, ticks } => explain::run(&global, &id, ticks),
-        Verb::History { service, limit } => show::history(&global, service.as_deref(), limit),
+        Verb::Follow { id } => follow::run(&global, id.as_deref()),
+        Verb::Report { id } => report::run(&global, &id),
+        Verb::History(args) => show::history(&global, &args),
         Verb::Approve { id, why } => operate::upon(&global, &id, "approve", json!({ "why": why })),
         Verb::Decline { id, why } => operate::upon(&global, &id, "decline", json!({ "why": why })),
         Verb::Rollback { id, why } => operate::upon(&global, &id, "rollback", json!({ "why": why })),
@@ -263,6 +275,13 @@ pub fn main() -> i32 {
         Verb::Simulate(args) => simulate::run(&global, &args),
         Verb::Reload => operate::post(&global, "/-/reload", None),
     }
+}
+
+/// Whether colours are wanted at all: on a terminal, and not where NO_COLOR says no.
+pub(crate) fn colours() -> bool {
+    use std::io::IsTerminal as _;
+    let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    std::io::stdout().is_terminal() && !set("NO_COLOR") && std::env::var_os("TERM").is_some_and(|term| term != "dumb")
 }
 
 /// Writes data; a reader that went away (a pipe to head) is no error.

@@ -4,9 +4,9 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::client::Client;
-use crate::words::safe::path_part;
 use super::{Global, Output, exit, print, print_json};
 use crate::edge::api::types::Done;
+use crate::words::safe::path_part;
 
 #[derive(Args)]
 #[group(required = true)]

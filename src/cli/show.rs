@@ -1,21 +1,22 @@
 //! `status`, `show`, `history`: from the daemon, or from its state directory when it is down.
 
-use comfy_table::{ContentArrangement, Table};
+use comfy_table::{Cell, Color, ContentArrangement, Table};
 
 use super::client::{Client, Trouble};
-use crate::words::safe::path_part;
 use super::{Global, Output, exit, print, print_json};
 use crate::account::explain::baseline_lines;
 use crate::domain::plan::{AttemptState, StepOutcome};
 use crate::domain::signal::Signal;
 use crate::domain::switch::Kind;
 use crate::domain::switch::{ServiceName, SwitchId};
-use crate::domain::time::Timestamp;
-use crate::domain::verdict::{Evidence, SignalState};
+use crate::domain::time::{Span, Timestamp};
+use crate::domain::verdict::{Evidence, Outcome, SignalState};
 use crate::domain::view::WatchView;
 use crate::edge::api::types::Status;
+use crate::face::standing::{self, Standing};
 use crate::journal::{Reader, WatchFilter};
-use crate::words::numbers::one_in;
+use crate::words::numbers::{counted, one_in};
+use crate::words::safe::{path_part, tame};
 
 pub fn status(global: &Global) -> i32 {
     let asked: Result<Status, Trouble> = Client::new(global).and_then(|client| client.get("/api/v1/status"));
@@ -38,52 +39,114 @@ pub fn status(global: &Global) -> i32 {
         return exit::OK;
     }
     let armed = if status.armed { "armed" } else { "DISARMED" };
+    let undelivered = usize::try_from(status.undelivered_notices).unwrap_or(0);
     let mut out = format!(
-        "flipback {} up since {}, {armed}, {} notices undelivered\n\n",
+        "flipback {} up since {}, {armed}, {} undelivered\n\n",
         status.version,
         Timestamp::from_millis(status.started_at),
-        status.undelivered_notices
+        counted(undelivered, "notice")
     );
-    let mut table = new_table(&["service", "mode", "armed", "live slot"]);
+    let mut table = new_table(&["service", "guard", "live slot", "last switch", "stands", "normal", "shows errors of"]);
     for s in &status.services {
-        let armed = if s.armed { "yes" } else { "NO" };
-        table.add_row([s.name.as_str(), s.mode.as_str(), armed, s.live.as_deref().unwrap_or("not known")]);
+        let guard = if s.armed && status.armed { s.mode.clone() } else { "DISARMED".to_owned() };
+        let tone = match guard.as_str() {
+            "DISARMED" => "bad",
+            "observe" => "warn",
+            _ => "good",
+        };
+        let (what, stands) = s.last.as_ref().map_or(("–", "–"), |last| (&last.what, &last.stands));
+        let normal = format!("{}: {}", s.normal, s.normal_detail);
+        table.add_row([
+            Cell::new(&s.name),
+            toned(&guard, tone),
+            Cell::new(s.live.as_deref().unwrap_or("not known")),
+            Cell::new(what),
+            Cell::new(stands),
+            toned(&normal, if s.normal == "good" { "" } else { "warn" }),
+            Cell::new(s.detectable.map_or("–".into(), |ratio| format!("{ratio:.1}× and more"))),
+        ]);
     }
-    out.push_str(&format!("{table}\n\n"));
+    out.push_str(&format!("{}\n\n", trimmed(&table)));
     print(&out);
     list(global, &status.watches);
     exit::OK
 }
 
-pub fn history(global: &Global, service: Option<&str>, limit: u32) -> i32 {
-    let mut path = format!("/api/v1/watches?limit={limit}");
-    if let Some(service) = service {
-        path.push_str(&format!("&service={}", path_part(service)));
+#[derive(clap::Args)]
+pub struct HistoryArgs {
+    #[arg(long)]
+    service: Option<String>,
+    /// How it ended: passed, rolled_back_recovered, withheld ...
+    #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(Outcome::WORDS))]
+    outcome: Option<String>,
+    /// Opened from then on: 2026-11-21, 2026-11-21T14:00:00Z, or so long ago (7d)
+    #[arg(long, value_parser = instant)]
+    since: Option<Timestamp>,
+    /// Opened before then
+    #[arg(long, value_parser = instant)]
+    until: Option<Timestamp>,
+    /// Only open ones
+    #[arg(long, conflicts_with = "ended")]
+    open: bool,
+    /// Only ended ones
+    #[arg(long)]
+    ended: bool,
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    limit: u32,
+}
+
+/// A day, an instant with its zone, or how long ago.
+fn instant(text: &str) -> Result<Timestamp, String> {
+    if let Ok(ago) = Span::parse(text) {
+        return Ok(Timestamp::from_millis(super::wait::unix_s().saturating_mul(1000)) - ago);
     }
+    let whole = if text.len() == 10 { format!("{text}T00:00:00Z") } else { text.to_owned() };
+    match chrono::DateTime::parse_from_rfc3339(&whole) {
+        Ok(at) => Ok(Timestamp::from_millis(at.timestamp_millis())),
+        Err(_) => Err("write a day (2026-11-21), an instant (2026-11-21T14:00:00Z) or how long ago (7d)".into()),
+    }
+}
+
+pub fn history(global: &Global, args: &HistoryArgs) -> i32 {
+    let mut path = format!("/api/v1/watches?limit={}&open={}&ended={}", args.limit, args.open, args.ended);
+    let mut field = |name: &str, text: Option<String>| {
+        path.extend(text.map(|text| format!("&{name}={}", path_part(&text))));
+    };
+    field("service", args.service.clone());
+    field("outcome", args.outcome.clone());
+    field("since", args.since.map(|at| at.to_string()));
+    field("until", args.until.map(|at| at.to_string()));
     let asked: Result<Vec<WatchView>, Trouble> = Client::new(global).and_then(|client| client.get(&path));
-    match asked {
-        Ok(watches) => {
-            list(global, &watches);
-            exit::OK
-        }
+    let found = match asked {
+        Ok(watches) => Ok(watches),
         Err(trouble) if trouble.unreachable => {
-            let service = match service.map(ServiceName::try_new).transpose() {
+            let service = match args.service.as_deref().map(ServiceName::try_new).transpose() {
                 Ok(service) => service,
                 Err(why) => {
                     eprintln!("flipback: {why}");
                     return exit::USAGE;
                 }
             };
-            let filter = WatchFilter { service, limit, ..WatchFilter::default() };
-            match from_disk(global, &trouble, |reader| reader.watches(&filter)) {
-                Ok(watches) => {
-                    list(global, &watches);
-                    exit::OK
-                }
-                Err(code) => code,
-            }
+            let filter = WatchFilter {
+                service,
+                open_only: args.open,
+                ended_only: args.ended,
+                outcome: args.outcome.clone(),
+                since: args.since,
+                until: args.until,
+                limit: args.limit,
+                before: None,
+            };
+            from_disk(global, &trouble, |reader| reader.watches(&filter))
         }
-        Err(trouble) => trouble.tell(),
+        Err(trouble) => return trouble.tell(),
+    };
+    match found {
+        Ok(watches) => {
+            list(global, &watches);
+            exit::OK
+        }
+        Err(code) => code,
     }
 }
 
@@ -163,24 +226,37 @@ fn list(global: &Global, watches: &[WatchView]) {
     if watches.is_empty() {
         return print("no watches\n");
     }
-    let mut table = new_table(&["id", "switch", "version", "opened", "phase", "verdict or outcome"]);
+    let mut table = new_table(&["id", "switch", "opened", "stands", "detail"]);
     for w in watches {
-        let paused = if w.paused.is_some() { " (PAUSED)" } else { "" };
-        let result = w.outcome.as_ref().map_or_else(|| w.verdict.to_string(), |o| o.word().to_owned());
+        let Standing { badge, tone, sentence } = standing::of(w);
+        let detail = w.outcome.as_ref().map_or(sentence, |outcome| outcome.detail().unwrap_or_default());
         table.add_row([
-            w.id.to_string(),
-            if w.is_drill() {
-                format!("drill: {} → {} and home", w.switch.new, w.switch.old)
-            } else {
-                format!("{} {} → {}", flag_of(w), w.switch.old, w.switch.new).trim().to_owned()
-            },
-            w.switch.version.as_ref().map_or("–".into(), ToString::to_string),
-            w.opened_at.to_string(),
-            format!("{}{paused}", w.phase.as_str()),
-            result,
+            Cell::new(&w.id),
+            Cell::new(standing::title(w)),
+            Cell::new(w.opened_at),
+            toned(badge, tone),
+            Cell::new(tame(&detail, 120)),
         ]);
     }
-    print(&format!("{table}\n"));
+    print(&format!("{}\n", trimmed(&table)));
+}
+
+/// A cell with its colour, where colours are wanted.
+fn toned(text: &str, tone: &str) -> Cell {
+    let cell = Cell::new(text);
+    match tone {
+        _ if !super::colours() => cell,
+        "good" => cell.fg(Color::Green),
+        "warn" => cell.fg(Color::Yellow),
+        "bad" => cell.fg(Color::Red),
+        "busy" => cell.fg(Color::Cyan),
+        _ => cell,
+    }
+}
+
+/// Without the blanks at the ends of its lines.
+fn trimmed(table: &Table) -> String {
+    table.to_string().lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
 }
 
 /// ` flag new-flow:`, where a flag was switched.

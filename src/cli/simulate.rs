@@ -76,7 +76,7 @@ pub fn run(global: &Global, args: &SimulateArgs) -> i32 {
     let took = began.elapsed();
     match global.output {
         Output::Json => print_json(&lines),
-        Output::Md => print(&markdown(&lines, &command(args))),
+        Output::Md | Output::Html => print(&markdown(&lines, &command(args))),
         Output::Table => print(&format!("{}\n", terminal(&lines))),
     }
     let failed: Vec<&Line> = lines.iter().filter(|line| !line.holds()).collect();

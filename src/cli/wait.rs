@@ -289,7 +289,7 @@ fn printable(text: &str) -> String {
 
 /// The wall clock is only shown by: what is decided is decided by the daemon.
 #[allow(clippy::disallowed_methods, reason = "a progress bar is drawn for a person's clock")]
-fn unix_s() -> i64 {
+pub(super) fn unix_s() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(0))
 }
 

@@ -11,7 +11,7 @@ use super::notify;
 use super::problem::{Problem, Problems};
 use super::service;
 use super::settings::{
-    ApiSettings, DigestSettings, EmailSettings, LogFormat, LogSettings, PageAccess, MailLogin, MailTls, PrometheusAuth,
+    ApiSettings, DigestSettings, EmailSettings, LogFormat, LogSettings, MailLogin, MailTls, PageAccess, PrometheusAuth,
     PrometheusSettings, Settings,
 };
 use super::table::{At, Source, Table, slip_or_all};

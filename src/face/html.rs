@@ -4,13 +4,14 @@ use minijinja::Environment;
 use serde::Serialize;
 
 use super::Frame;
+use super::report::Report;
 use crate::words::template::environment;
 
 pub const STYLE: &str = include_str!("assets/page.css");
 pub const SCRIPT: &str = include_str!("assets/live.js");
 pub const ICON: &str = include_str!("assets/icon.svg");
 
-const TEMPLATES: [(&str, &str); 10] = [
+const TEMPLATES: [(&str, &str); 12] = [
     ("base.html", include_str!("templates/base.html")),
     ("parts.html", include_str!("templates/parts.html")),
     ("home.html", include_str!("templates/home.html")),
@@ -19,12 +20,14 @@ const TEMPLATES: [(&str, &str); 10] = [
     ("service.html", include_str!("templates/service.html")),
     ("explain.html", include_str!("templates/explain.html")),
     ("explained.html", include_str!("templates/explained.html")),
+    ("report.html", include_str!("templates/report.html")),
+    ("report.md", include_str!("templates/report.md")),
     ("sign_in.html", include_str!("templates/sign_in.html")),
     ("problem.html", include_str!("templates/problem.html")),
 ];
 
-/// A page of fifty services takes some hundred thousand.
-const FUEL: u64 = 5_000_000;
+/// A page of fifty services takes some hundred thousand; a report of eight thousand readings some millions.
+const FUEL: u64 = 50_000_000;
 
 /// Sections of a page have these ids: they are replaced one by one.
 const SECTION: &str = "<section id=\"";
@@ -42,10 +45,19 @@ struct Whole<'a, T> {
 impl Html {
     pub fn new() -> Result<Html, String> {
         let mut env = environment(FUEL);
+        env.add_filter("md", md);
         for (name, source) in TEMPLATES {
             env.add_template(name, source).map_err(|error| format!("{name}: {error:#}"))?;
         }
         Ok(Html(env))
+    }
+
+    pub fn report_html(&self, report: &Report) -> Result<String, String> {
+        self.page("report.html", &Frame::default(), report)
+    }
+
+    pub fn report_md(&self, report: &Report) -> Result<String, String> {
+        self.page("report.md", &Frame::default(), report)
     }
 
     pub fn page<T: Serialize>(&self, template: &str, frame: &Frame, page: &T) -> Result<String, String> {
@@ -53,6 +65,21 @@ impl Html {
         let whole = minijinja::Value::from(minijinja::value::Serde(Whole { frame, page }));
         found.render(whole).map_err(|error| format!("{template}: {error:#}"))
     }
+}
+
+/// Text that means nothing in Markdown, in one line.
+fn md(text: &str) -> String {
+    let mut out = String::new();
+    for c in text.chars() {
+        match c {
+            '\\' | '|' | '`' | '*' | '_' | '[' | ']' | '#' => out.extend(['\\', c]),
+            '<' => out.push_str("&lt;"),
+            '&' => out.push_str("&amp;"),
+            '\n' | '\r' => out.push(' '),
+            c => out.push(c),
+        }
+    }
+    out
 }
 
 /// The sections of a page by their ids.
@@ -82,6 +109,9 @@ mod tests {
     #[test]
     fn a_page_falls_into_its_sections() {
         let page = "<main><section id=\"a\">1</section> <section id=\"b\"><p>2</p></section></main>";
-        assert_eq!(sections(page), [("a", "<section id=\"a\">1</section>"), ("b", "<section id=\"b\"><p>2</p></section>")]);
+        assert_eq!(
+            sections(page),
+            [("a", "<section id=\"a\">1</section>"), ("b", "<section id=\"b\"><p>2</p></section>")]
+        );
     }
 }

@@ -4,7 +4,9 @@
 pub mod explained;
 pub mod home;
 pub mod html;
+pub mod report;
 pub mod standing;
+pub mod terminal;
 pub mod watch;
 
 use serde::Serialize;

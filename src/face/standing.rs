@@ -18,7 +18,7 @@ pub struct Standing {
 /// `checkout blue → green (v1.3)`, `checkout flag new-flow off → on`, `drill of checkout`.
 pub fn title(w: &WatchView) -> String {
     if w.is_drill() {
-        return format!("Drill of {}", w.switch.service);
+        return format!("Drill of {}, {} → {} and home", w.switch.service, w.switch.new, w.switch.old);
     }
     format!("{} {}", w.switch.service, what(w))
 }
@@ -48,9 +48,7 @@ fn open(w: &WatchView) -> Standing {
     let (new, back) = (&w.switch.new, &w.back_to);
     let (badge, tone, sentence) = match (w.phase, w.verdict) {
         _ if w.paused.is_some() => ("PAUSED", "warn", format!("A person paused it: nobody judges {new} for now.")),
-        (PhaseWord::CuttingOver, _) => {
-            ("CUTTING OVER", "busy", format!("Waiting for {new} to have the traffic."))
-        }
+        (PhaseWord::CuttingOver, _) => ("CUTTING OVER", "busy", format!("Waiting for {new} to have the traffic.")),
         (PhaseWord::Asking, _) => ("APPROVE?", "bad", format!("{new} is broken. May flipback go back to {back}?")),
         (PhaseWord::RollingBack, _) => ("ROLLING BACK", "bad", format!("{new} is broken: going back to {back} now.")),
         (PhaseWord::Healing, _) => ("HEALING", "bad", format!("A remedy was applied: is {new} well now?")),
@@ -136,7 +134,13 @@ pub fn meters(w: &WatchView, now: Timestamp) -> Vec<Meter> {
     let said = w.breach.as_ref().map_or(w.one_in, |b| b.one_in);
     if let (Some(said), Some(proof)) = (said, evidence.iter().find_map(|e| e.proof)) {
         let part = libm::log(said.max(1.0)) / libm::log(proof.needed.max(2.0));
-        let tone = if part >= 1.0 { "bad" } else if part >= 0.33 { "warn" } else { "good" };
+        let tone = if part >= 1.0 {
+            "bad"
+        } else if part >= 0.33 {
+            "warn"
+        } else {
+            "good"
+        };
         let text = format!("{} against it; {} acts", one_in(said), one_in(proof.needed));
         all.push(Meter::new("Evidence", part, text, tone));
     }

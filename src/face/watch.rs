@@ -155,14 +155,14 @@ fn next(w: &WatchView) -> String {
         };
         return format!("Approve or decline until {}; without an answer {without}.", asked.until);
     }
-    let too_little = w.detectable.map(|ratio| {
-        format!("This traffic can show an error rate of {ratio:.1}× the normal or more within the soak.")
-    });
+    let too_little = w
+        .detectable
+        .map(|ratio| format!("This traffic can show an error rate of {ratio:.1}× the normal or more within the soak."));
     if w.outcome.is_none() { too_little.unwrap_or_default() } else { String::new() }
 }
 
 /// The plan with what became of each step.
-fn plan(w: &WatchView) -> Vec<PlanRow> {
+pub(super) fn plan(w: &WatchView) -> Vec<PlanRow> {
     let row = |(i, step): (usize, &crate::domain::view::Planned)| {
         // Steps of the way home and after a passed soak have other numbers.
         let last = w.steps.iter().rev().find(|record| usize::from(record.attempt.step) == i);
@@ -192,7 +192,7 @@ fn plan(w: &WatchView) -> Vec<PlanRow> {
     w.plan.iter().enumerate().map(row).collect()
 }
 
-fn story(e: &TimelineEvent) -> StoryRow {
+pub(super) fn story(e: &TimelineEvent) -> StoryRow {
     let at = e.at.to_string();
     let tone = match e.kind.as_str() {
         "breached" | "step_failed" | "stuck" | "drift" | "blind" => "bad",
@@ -238,9 +238,7 @@ fn orders(w: &WatchView) -> Vec<Order> {
     let order = |verb, label, tone, says: String| Order::new(verb, label, tone, &below, says);
     let back = &w.back_to;
     let rollback = |says: &str| order("rollback", "Roll back", "bad", format!("{says} {back}."));
-    let ack = || {
-        order("ack", "I look after it", "quiet", "No more reminders of what was told so far.".into())
-    };
+    let ack = || order("ack", "I look after it", "quiet", "No more reminders of what was told so far.".into());
     if let Some(outcome) = &w.outcome {
         let moved = w.recovery.is_some() || w.is_drill();
         let mut all = Vec::new();
@@ -266,8 +264,10 @@ fn orders(w: &WatchView) -> Vec<Order> {
             }
             all.push(match w.paused {
                 Some(_) => order("resume", "Resume", "busy", "Judges again.".into()),
-                None => order("pause", "Pause", "quiet", "Judges nothing for a while; the soak is longer by that.".into())
-                    .asks("for", "For how long", "15m"),
+                None => {
+                    order("pause", "Pause", "quiet", "Judges nothing for a while; the soak is longer by that.".into())
+                        .asks("for", "For how long", "15m")
+                }
             });
             let extend = order("extend", "Extend", "quiet", "Makes the soak longer.".into());
             all.push(extend.asks("by", "By how much", "15m"));

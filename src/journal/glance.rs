@@ -18,6 +18,15 @@ pub struct ServiceGlance {
     pub recorded: Vec<RecordedSum>,
 }
 
+impl ServiceGlance {
+    /// Of the slot that has the traffic; where that is not known, of the one that was recorded last.
+    pub fn recorded_of(&self, live: Option<&str>) -> Option<&RecordedSum> {
+        let own = live.and_then(|live| self.recorded.iter().find(|sum| sum.slot.as_str() == live));
+        let served = self.recorded.iter().filter(|sum| sum.counts.requests() > 0.0);
+        own.or_else(|| served.max_by_key(|sum| sum.to))
+    }
+}
+
 impl Reader {
     pub fn glances(
         &self,

@@ -48,26 +48,25 @@ impl Asked {
 }
 
 impl Reader {
-    /// The readings of a switch's own service from `since` on, oldest first; the newest where there are too many.
+    /// The readings of a switch's own service after a place in the journal, oldest first; the newest where there are too many.
     pub fn readings(
         &self,
         switch: &SwitchId,
         service: &ServiceName,
-        since: Timestamp,
+        after: i64,
     ) -> Result<Vec<ReadCell>, JournalError> {
         let connection = self.connect()?;
         let mut statement = connection.prepare_cached(
             "SELECT seq, slot, v, input FROM (
-                 SELECT r.seq, r.slot, i.at, i.v, i.input FROM readings r JOIN inputs i USING (seq)
+                 SELECT r.seq, r.slot, i.v, i.input FROM readings r JOIN inputs i USING (seq)
                      WHERE r.switch = ?1 AND r.service = ?2
                  UNION ALL
-                 SELECT seq, slot, at, v, input FROM kept_readings WHERE switch = ?1 AND service = ?2)
-             WHERE at >= ?3 ORDER BY seq DESC LIMIT ?4",
+                 SELECT seq, slot, v, input FROM kept_readings WHERE switch = ?1 AND service = ?2)
+             WHERE seq > ?3 ORDER BY seq DESC LIMIT ?4",
         )?;
-        let rows =
-            statement.query_map(params![switch.as_str(), service.as_str(), since.as_millis(), ROWS_MAX], |row| {
-                Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?, row.get::<_, i64>(2)?, row.get::<_, String>(3)?))
-            })?;
+        let rows = statement.query_map(params![switch.as_str(), service.as_str(), after, ROWS_MAX], |row| {
+            Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?, row.get::<_, i64>(2)?, row.get::<_, String>(3)?))
+        })?;
         let mut found = Vec::new();
         for row in rows {
             let (seq, slot, v, text) = row?;
@@ -83,11 +82,12 @@ impl Reader {
     }
 
     /// What was said at each tick of a switch, oldest first; the newest where there are too many.
-    pub fn judged(&self, switch: &SwitchId) -> Result<Vec<Judged>, JournalError> {
+    pub fn judged(&self, switch: &SwitchId, after: i64) -> Result<Vec<Judged>, JournalError> {
         let connection = self.connect()?;
-        let mut statement = connection
-            .prepare_cached("SELECT seq, at, v, said FROM judged WHERE switch = ? ORDER BY tick DESC LIMIT ?")?;
-        let rows = statement.query_map(params![switch.as_str(), ROWS_MAX], |row| {
+        let mut statement = connection.prepare_cached(
+            "SELECT seq, at, v, said FROM judged WHERE switch = ? AND seq > ? ORDER BY tick DESC LIMIT ?",
+        )?;
+        let rows = statement.query_map(params![switch.as_str(), after, ROWS_MAX], |row| {
             Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?, row.get::<_, String>(3)?))
         })?;
         let mut found = Vec::new();
@@ -98,6 +98,14 @@ impl Reader {
         }
         found.reverse();
         Ok(found)
+    }
+
+    /// What came of a watch after a place in the journal, without what does not change.
+    pub fn news(&self, id: &SwitchId, after: i64) -> Result<Option<Account>, JournalError> {
+        let Some(view) = self.watch(id)? else { return Ok(None) };
+        let readings = self.readings(id, &view.switch.service, after)?;
+        let judged = self.judged(id, after)?;
+        Ok(Some(Account { view, readings, judged, before: Vec::new(), normal: Vec::new() }))
     }
 
     /// Everything about one watch; `None` where there is no such watch.
@@ -113,8 +121,8 @@ impl Reader {
             Some(p) => self.recorded(service, &p.slot, p.from, p.to)?,
             None => Vec::new(),
         };
-        let readings = self.readings(id, service, Timestamp::from_millis(0))?;
-        let judged = self.judged(id)?;
+        let readings = self.readings(id, service, 0)?;
+        let judged = self.judged(id, 0)?;
         Ok(Some(Account { view, readings, judged, before, normal }))
     }
 }

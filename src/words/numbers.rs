@@ -48,6 +48,16 @@ pub fn one_in(n: f64) -> String {
     if n < 1.5 { "none".into() } else { format!("1 in {}", large(n)) }
 }
 
+/// `1 watch`, `2 watches`.
+pub fn counted(n: usize, what: &str) -> String {
+    let end = match (n, what.ends_with("ch")) {
+        (1, _) => "",
+        (_, true) => "es",
+        (_, false) => "s",
+    };
+    format!("{n} {what}{end}")
+}
+
 /// Minutes and seconds of a number of seconds, as people say it: `1m 15s`.
 pub fn duration(seconds: f64) -> String {
     let s = seconds.round().max(0.0) as u64;
@@ -66,6 +76,10 @@ mod tests {
 
     #[test]
     fn numbers_for_people() {
+        assert_eq!(
+            (counted(1, "watch"), counted(0, "watch"), counted(2, "notice")),
+            ("1 watch".into(), "0 watches".into(), "2 notices".into())
+        );
         let said = [0.4, 59.6, 75.0, 3600.0, 5400.0].map(duration);
         assert_eq!(said, ["0s", "1m", "1m 15s", "1h", "1h 30m"]);
         assert_eq!((one_in(1.0), one_in(4200.0)), ("none".into(), "1 in 4,200".into()));

@@ -6,6 +6,15 @@ const OUTPUT_CHARS: usize = 2048;
 
 /// The end of an output, harmless: no control characters, no escape sequences, few lines.
 pub fn tail(output: &str) -> String {
+    let clean = clean(output);
+    let lines: Vec<&str> = clean.lines().collect();
+    let kept = lines[lines.len().saturating_sub(OUTPUT_LINES)..].join("\n");
+    let skip = kept.chars().count().saturating_sub(OUTPUT_CHARS);
+    kept.chars().skip(skip).collect()
+}
+
+/// The whole of it, likewise.
+pub fn clean(output: &str) -> String {
     let mut clean = String::new();
     let mut escape = false;
     for c in output.chars() {
@@ -19,9 +28,7 @@ pub fn tail(output: &str) -> String {
         }
     }
     let lines: Vec<&str> = clean.lines().map(str::trim_end).filter(|l| !l.is_empty()).collect();
-    let kept = lines[lines.len().saturating_sub(OUTPUT_LINES)..].join("\n");
-    let skip = kept.chars().count().saturating_sub(OUTPUT_CHARS);
-    kept.chars().skip(skip).collect()
+    lines.join("\n")
 }
 
 /// One line of bounded length without control characters.

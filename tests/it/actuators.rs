@@ -182,7 +182,7 @@ fn a_drill_goes_there_and_back_and_is_recorded() {
     assert_eq!(get(bench.front, "/"), "green", "home again");
     std::thread::sleep(Duration::from_secs(1));
     let (_, history) = bench.said(&["history"]);
-    assert_eq!(history.matches("drill: green → blue and home").count(), 2, "{history}");
+    assert_eq!(history.matches("Drill of checkout, green → blue and home").count(), 2, "{history}");
     assert_eq!(history.lines().count(), 3, "its own detector has opened no watch: {history}");
     // What has rotted meanwhile is found.
     fs::remove_file(bench.path("haproxy.sock")).unwrap();

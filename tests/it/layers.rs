@@ -20,13 +20,31 @@ const ALLOWED: [(&str, &[&str]); 15] = [
     // Edge never imports engine internals.
     (
         "edge",
-        &["domain", "engine::message", "judge", "chart", "words", "account", "face", "config", "journal", "shim", "planted"],
+        &[
+            "domain",
+            "engine::message",
+            "judge",
+            "chart",
+            "words",
+            "account",
+            "face",
+            "config",
+            "journal",
+            "shim",
+            "planted",
+        ],
     ),
     ("shim", &["domain"]),
     ("runtime", &["domain", "engine", "judge", "face", "config", "journal", "edge", "shim", "planted"]),
     // The fault simulator turns the daemon's own wheel.
     ("sim", &["domain", "engine", "judge", "config", "journal", "edge::notify", "runtime", "account", "planted"]),
-    ("cli", &["domain", "engine", "judge", "config", "journal", "edge", "shim", "runtime", "sim", "words", "account", "face"]),
+    (
+        "cli",
+        &[
+            "domain", "engine", "judge", "config", "journal", "edge", "shim", "runtime", "sim", "words", "account",
+            "face",
+        ],
+    ),
 ];
 
 /// Words that have no place in the pure layers: a clock, a file, a socket, a process, a random number.

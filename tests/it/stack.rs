@@ -12,6 +12,9 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tempfile::TempDir;
 
+/// The API's token on every stack.
+pub const TOKEN: &str = "b3b1a8c2d94e5f60718293a4b5c6d7e8";
+
 /// Stacks at once: each has half a dozen processes, and the machine may have two cores.
 const AT_ONCE: usize = 2;
 static RUNNING: (Mutex<usize>, Condvar) = (Mutex::new(0), Condvar::new());
@@ -182,8 +185,10 @@ impl Stack {
     pub fn start(options: &Options) -> Stack {
         let permit = Permit::take();
         let dir = tempfile::Builder::new().prefix("flipback-it-").tempdir().unwrap();
-        let ports: BTreeMap<&'static str, u16> =
-            ["FRONT", "BLUE", "GREEN", "RED", "PROM", "SMTP"].into_iter().map(|name| (name, free_port())).collect();
+        let ports: BTreeMap<&'static str, u16> = ["FRONT", "BLUE", "GREEN", "RED", "PROM", "SMTP", "PAGE"]
+            .into_iter()
+            .map(|name| (name, free_port()))
+            .collect();
         let fill = |name: &str| {
             let source = env!("CARGO_MANIFEST_DIR");
             let mut text = fs::read_to_string(format!("{source}/demo/{name}.in")).unwrap();
@@ -206,6 +211,7 @@ impl Stack {
             }
             fs::write(dir.path().join(name), text).unwrap();
         };
+        fs::write(dir.path().join("token"), format!("{TOKEN}\n")).unwrap();
         ["haproxy.cfg", "prometheus.yml", "flipback.toml"].into_iter().for_each(fill);
         let path = |name: &str| dir.path().join(name);
         let app = |slot: &'static str, port: u16, version: &str| {
@@ -253,6 +259,11 @@ impl Stack {
 
     pub fn port(&self, name: &str) -> u16 {
         self.ports[name]
+    }
+
+    /// Where the page and the API are.
+    pub fn base(&self) -> String {
+        format!("http://127.0.0.1:{}", self.ports["PAGE"])
     }
 
     /// Changes the daemon's configuration before it starts.

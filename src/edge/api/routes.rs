@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::body::Bytes;
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{ConnectInfo, DefaultBodyLimit, Path, Query, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{self, Next};
@@ -19,15 +20,17 @@ use super::auth::{Peer, Token};
 use super::parse::{self, Fields, Refusal};
 use super::receive;
 use super::types::{
-    Announced, BaselineAnswer, Done, Envelope, Findings, RangeAnswer, ServiceStatus, Status, TestNotified,
+    Announced, BaselineAnswer, Done, Envelope, Findings, LastSwitch, RangeAnswer, ServiceStatus, Status, TestNotified,
 };
 use super::verbs;
+use crate::account::glance;
 use crate::domain::service::Slots;
 use crate::domain::switch::{Announcement, ServiceName, Slot, SwitchId};
 use crate::domain::time::Timestamp;
 use crate::domain::verdict::Outcome;
 use crate::edge::inbox::NotTaken;
 use crate::engine::message::{Answer, Input};
+use crate::face::standing;
 use crate::journal::{JournalError, Range, Reader, WatchFilter, Write};
 
 /// Announcements are a few hundred bytes.
@@ -69,7 +72,8 @@ pub fn router(context: Arc<ApiContext>, token: Option<Token>, page: Option<Route
     // A webhook proves itself by its own secret. Not on the control socket: nobody is to put a proxy before that.
     let hooks = post(receive::receive).layer(DefaultBodyLimit::max(HOOK_BODY_MAX));
     let api = if remote { api.route("/hooks/{name}", hooks) } else { api };
-    let api = api.route("/-/healthy", get(healthy))
+    let api = api
+        .route("/-/healthy", get(healthy))
         .route("/-/ready", get(ready))
         .route("/metrics", get(metrics))
         .with_state(context);
@@ -175,23 +179,22 @@ struct WatchesQuery {
     before: Option<String>,
 }
 
-async fn watches(
-    State(c): Context,
-    query: Result<Query<WatchesQuery>, axum::extract::rejection::QueryRejection>,
-) -> Response {
+async fn watches(State(c): Context, query: Result<Query<WatchesQuery>, QueryRejection>) -> Response {
     let query = match query {
         Ok(Query(query)) => query,
-        Err(error) => {
-            let text = error.body_text();
-            let text = text.strip_prefix("Failed to deserialize query string: ").unwrap_or(&text);
-            return failure(StatusCode::BAD_REQUEST, "bad_data", text);
-        }
+        Err(error) => return wrong_query(&error),
     };
     let filter = match filter(query) {
         Ok(filter) => filter,
         Err(refusal) => return refused(refusal),
     };
     from_store(c.clone(), move |c| c.reader.watches(&filter)).await
+}
+
+fn wrong_query(error: &QueryRejection) -> Response {
+    let text = error.body_text();
+    let text = text.strip_prefix("Failed to deserialize query string: ").unwrap_or(&text);
+    failure(StatusCode::BAD_REQUEST, "bad_data", text)
 }
 
 fn filter(query: WatchesQuery) -> Result<WatchFilter, Refusal> {
@@ -218,8 +221,27 @@ async fn watch(State(c): Context, Path(id): Path<String>) -> Response {
 }
 
 /// The watch with what was read and said of it, tick by tick.
-async fn account(State(c): Context, Path(id): Path<String>) -> Response {
-    one_watch(c, id, |reader, id| reader.account(id)).await
+async fn account(
+    State(c): Context,
+    Path(id): Path<String>,
+    query: Result<Query<AccountQuery>, QueryRejection>,
+) -> Response {
+    let after = match query {
+        Ok(Query(query)) => query.after,
+        Err(error) => return wrong_query(&error),
+    };
+    one_watch(c, id, move |reader, id| match after {
+        Some(after) => reader.news(id, after),
+        None => reader.account(id),
+    })
+    .await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AccountQuery {
+    /// Only what came after this place in the journal; what does not change is left away.
+    after: Option<i64>,
 }
 
 async fn one_watch<T, F>(c: Arc<ApiContext>, id: String, read: F) -> Response
@@ -247,6 +269,9 @@ async fn status(State(c): Context) -> Response {
     let facts = c.facts.lock().map(|facts| facts.clone()).unwrap_or_default();
     from_store(c.clone(), move |c| {
         let filter = WatchFilter { open_only: true, limit: 1000, ..WatchFilter::default() };
+        let now = (c.now)();
+        let names: Vec<ServiceName> = settings.services.iter().map(|s| s.name.clone()).collect();
+        let glances = c.reader.glances(&names, now - glance::LATELY)?;
         Ok(Status {
             version: env!("CARGO_PKG_VERSION").into(),
             started_at: c.started_at.as_millis(),
@@ -257,11 +282,23 @@ async fn status(State(c): Context) -> Response {
                 .iter()
                 .map(|s| {
                     let fact = facts.services.get(&s.name);
+                    let known = glances.get(&s.name);
+                    let live = fact.and_then(|f| f.live.clone());
+                    let seen = glance::of(known.and_then(|k| k.recorded_of(live.as_deref())), &s.policy, now);
                     ServiceStatus {
                         name: s.name.to_string(),
                         mode: s.policy.mode.to_string(),
                         armed: fact.is_none_or(|f| f.armed),
-                        live: fact.and_then(|f| f.live.clone()),
+                        live,
+                        last: known.and_then(|known| known.last.as_ref()).map(|w| LastSwitch {
+                            id: w.id.to_string(),
+                            what: standing::what(w),
+                            stands: standing::of(w).badge.to_owned(),
+                            opened_at: w.opened_at.to_string(),
+                        }),
+                        normal: seen.word.to_owned(),
+                        normal_detail: seen.detail,
+                        detectable: seen.detectable,
                     }
                 })
                 .collect(),

@@ -49,6 +49,25 @@ pub struct ServiceStatus {
     pub mode: String,
     pub armed: bool,
     pub live: Option<String>,
+    /// The last switch: its id, what it was, and how it stands.
+    #[serde(default)]
+    pub last: Option<LastSwitch>,
+    /// `good`, `old`, `too little` or `none`: what was recorded in the last hour, and how old it is.
+    #[serde(default)]
+    pub normal: String,
+    #[serde(default)]
+    pub normal_detail: String,
+    /// The smallest multiple of the normal error rate that a soak can show.
+    #[serde(default)]
+    pub detectable: Option<f64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastSwitch {
+    pub id: String,
+    pub what: String,
+    pub stands: String,
+    pub opened_at: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -62,9 +62,8 @@ struct Seat(Arc<Page>);
 
 impl Seat {
     fn take(page: &Arc<Page>) -> Option<Seat> {
-        let taken = page.hub.streams.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| {
-            (n < STREAMS_MAX).then_some(n + 1)
-        });
+        let taken =
+            page.hub.streams.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| (n < STREAMS_MAX).then_some(n + 1));
         taken.ok().map(|_| Seat(page.clone()))
     }
 }

@@ -31,10 +31,10 @@ use crate::config::settings::PageAccess;
 use crate::domain::switch::{ServiceName, SwitchId};
 use crate::domain::time::Timestamp;
 use crate::domain::view::WatchView;
+use crate::face::Frame;
+use crate::face::home::{Problem, SignIn};
 use crate::face::html::{Html, ICON, SCRIPT, STYLE};
 use crate::face::watch::Beside;
-use crate::face::home::{Problem, SignIn};
-use crate::face::Frame;
 use crate::words::safe::{path_part, tame};
 use live::{Hub, Topic};
 use session::{Session, Sessions};
@@ -117,6 +117,7 @@ pub fn router(parts: PageParts) -> Option<Router> {
         .route("/services/{service}/{verb}", post(upon_service))
         .route("/watches/{id}", get(watch))
         .route("/watches/{id}/explain", get(explain))
+        .route("/watches/{id}/report", get(report))
         .route("/watches/{id}/events", get(watch_events))
         .route("/watches/{id}/{verb}", post(upon_watch))
         .route("/events", get(home_events))
@@ -331,9 +332,7 @@ async fn home(State(page): Context, headers: HeaderMap, Query(query): Query<view
 
 async fn history(State(page): Context, headers: HeaderMap, Query(query): Query<BTreeMap<String, String>>) -> Response {
     match read(&page, move |page| views::history(page, &query)).await {
-        Ok(model) => {
-            page.show(StatusCode::OK, "history.html", &page.frame(&headers, "history", String::new()), &model)
-        }
+        Ok(model) => page.show(StatusCode::OK, "history.html", &page.frame(&headers, "history", String::new()), &model),
         Err(error) => page.store_problem(&headers, &error),
     }
 }
@@ -345,10 +344,10 @@ async fn service(State(page): Context, headers: HeaderMap, Path(name): Path<Stri
         Err(_) => Ok(None),
     };
     match found {
-        Ok(Some(model)) => {
-            page.show(StatusCode::OK, "service.html", &page.frame(&headers, "", String::new()), &model)
+        Ok(Some(model)) => page.show(StatusCode::OK, "service.html", &page.frame(&headers, "", String::new()), &model),
+        Ok(None) => {
+            page.problem(&headers, StatusCode::NOT_FOUND, "No such service", "The configuration has none of that name.")
         }
-        Ok(None) => page.problem(&headers, StatusCode::NOT_FOUND, "No such service", "The configuration has none of that name."),
         Err(error) => page.store_problem(&headers, &error),
     }
 }
@@ -369,8 +368,37 @@ async fn watch(State(page): Context, headers: HeaderMap, Path(id): Path<String>)
 async fn explain(State(page): Context, headers: HeaderMap, Path(id): Path<String>) -> Response {
     let Ok(id) = SwitchId::try_new(id) else { return no_watch(&page, &headers) };
     match read(&page, move |page| views::explain(page, &id)).await {
-        Ok(Some(model)) => {
-            page.show(StatusCode::OK, "explain.html", &page.frame(&headers, "", String::new()), &model)
+        Ok(Some(model)) => page.show(StatusCode::OK, "explain.html", &page.frame(&headers, "", String::new()), &model),
+        Ok(None) => no_watch(&page, &headers),
+        Err(error) => page.store_problem(&headers, &error),
+    }
+}
+
+#[derive(Deserialize)]
+struct ReportQuery {
+    format: Option<String>,
+}
+
+/// A file to keep; its own policy lets its style in.
+async fn report(
+    State(page): Context,
+    headers: HeaderMap,
+    Path(id): Path<String>,
+    Query(query): Query<ReportQuery>,
+) -> Response {
+    let Ok(id) = SwitchId::try_new(id) else { return no_watch(&page, &headers) };
+    let md = query.format.as_deref() == Some("md");
+    let (kind, end) = if md { ("text/markdown; charset=utf-8", "md") } else { ("text/html; charset=utf-8", "html") };
+    // Names may hold what a file's name may not.
+    let name: String = id.as_str().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+    match read(&page, move |page| views::report(page, &id, md)).await {
+        Ok(Some(text)) => {
+            let disposition = format!("attachment; filename=\"flipback-{name}.{end}\"");
+            let mut answer = ([(header::CONTENT_TYPE, kind)], text).into_response();
+            if let Ok(value) = HeaderValue::from_str(&disposition) {
+                answer.headers_mut().insert(header::CONTENT_DISPOSITION, value);
+            }
+            answer
         }
         Ok(None) => no_watch(&page, &headers),
         Err(error) => page.store_problem(&headers, &error),
@@ -451,7 +479,8 @@ impl Page {
             let data = envelope.data.and_then(|data| data.get("text").and_then(Value::as_str).map(str::to_owned));
             data.or(envelope.error)
         });
-        let text = tame(&text.unwrap_or_else(|| if good { "done".into() } else { "there is no such order".into() }), 300);
+        let text =
+            tame(&text.unwrap_or_else(|| if good { "done".into() } else { "there is no such order".into() }), 300);
         self.sessions.say(headers, session::Said { text, tone: if good { "good" } else { "bad" } });
         redirect(to)
     }

@@ -45,7 +45,8 @@ pub struct Said {
 
 fn key(headers: &HeaderMap) -> Option<Key> {
     let cookies = headers.get_all(header::COOKIE).into_iter().filter_map(|value| value.to_str().ok());
-    let own = cookies.flat_map(|all| all.split(';')).find_map(|one| one.trim().strip_prefix(COOKIE)?.strip_prefix('='))?;
+    let own =
+        cookies.flat_map(|all| all.split(';')).find_map(|one| one.trim().strip_prefix(COOKIE)?.strip_prefix('='))?;
     Some(Sha256::digest(own.as_bytes()).into())
 }
 

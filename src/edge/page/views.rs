@@ -9,7 +9,6 @@ use super::Page;
 use crate::account::explain::baseline_lines;
 use crate::account::{explain as account_explain, glance};
 use crate::config::Settings;
-use crate::domain::account::RecordedSum;
 use crate::domain::policy::Mode;
 use crate::domain::service::{Service, Slots};
 use crate::domain::switch::{ServiceName, Slot, SwitchId};
@@ -18,8 +17,10 @@ use crate::edge::api::{Facts, ServiceFacts};
 use crate::face::Order;
 use crate::face::explained::{Explained, TICKS_SHOWN};
 use crate::face::home::{Card, History, Home, LastRow, Row, ServicePage, ServiceRow, StepLine, outcomes};
+use crate::face::report::Report;
 use crate::face::watch::WatchPage;
 use crate::journal::{ServiceGlance, WatchFilter};
+use crate::words::numbers::counted;
 use crate::words::safe::{path_part, tame};
 
 /// Services of one page: what fits into some screens and fifty kilobytes.
@@ -27,9 +28,6 @@ const SERVICES_SHOWN: usize = 50;
 const OPEN_SHOWN: usize = 12;
 const RECENT_SHOWN: u32 = 10;
 const HISTORY_SHOWN: u32 = 50;
-
-/// What was recorded this long ago is looked at.
-const LATELY: Span = Span::from_mins(60);
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 pub struct HomeQuery {
@@ -57,14 +55,17 @@ pub fn home(page: &Page, query: &HomeQuery) -> Result<Home, String> {
     let (settings, facts, now) = (settings(page), facts(page), (page.api.now)());
     let reader = &page.api.reader;
     let wanted = query.q.trim().to_lowercase();
-    let mut services: Vec<&Service> =
-        settings.services.iter().filter(|s| wanted.is_empty() || s.name.as_str().to_lowercase().contains(&wanted)).collect();
+    let mut services: Vec<&Service> = settings
+        .services
+        .iter()
+        .filter(|s| wanted.is_empty() || s.name.as_str().to_lowercase().contains(&wanted))
+        .collect();
     services.sort_by(|a, b| a.name.cmp(&b.name));
     let pages = services.len().div_ceil(SERVICES_SHOWN).max(1);
     let at = query.page.unwrap_or(1).clamp(1, pages);
     let shown: Vec<&Service> = services.iter().copied().skip((at - 1) * SERVICES_SHOWN).take(SERVICES_SHOWN).collect();
     let names: Vec<ServiceName> = shown.iter().map(|s| s.name.clone()).collect();
-    let glances = reader.glances(&names, now - LATELY).map_err(said)?;
+    let glances = reader.glances(&names, now - glance::LATELY).map_err(said)?;
     let open_filter = WatchFilter { open_only: true, limit: OPEN_SHOWN as u32, ..WatchFilter::default() };
     let open = reader.watches(&open_filter).map_err(said)?;
     let recent_filter = WatchFilter { ended_only: true, limit: RECENT_SHOWN, ..WatchFilter::default() };
@@ -76,12 +77,14 @@ pub fn home(page: &Page, query: &HomeQuery) -> Result<Home, String> {
         (true, 0) => ("ARMED", "good"),
         (true, _) => ("ARMED, NOT ALL", "warn"),
     };
-    let mut sentence = format!("{} services, {} open watches", facts.services.len(), facts.open_watches);
+    let mut sentence =
+        format!("{}, {}", counted(facts.services.len(), "service"), counted(facts.open_watches, "open watch"));
     if facts.armed && disarmed > 0 {
         sentence.push_str(&format!(", {disarmed} disarmed"));
     }
     if undelivered > 0 {
-        sentence.push_str(&format!(", {undelivered} notices undelivered"));
+        let undelivered = usize::try_from(undelivered).unwrap_or(0);
+        sentence.push_str(&format!(", {} undelivered", counted(undelivered, "notice")));
     }
     sentence.push('.');
     Ok(Home {
@@ -99,7 +102,13 @@ pub fn home(page: &Page, query: &HomeQuery) -> Result<Home, String> {
         services: shown.iter().map(|s| service_row(s, &facts, glances.get(&s.name), now)).collect(),
         recent: recent.iter().map(Row::of).collect(),
         orders: vec![if facts.armed {
-            Order::new("disarm", "Disarm all", "bad", "all/", "flipback watches on, and moves no traffic at all.".into())
+            Order::new(
+                "disarm",
+                "Disarm all",
+                "bad",
+                "all/",
+                "flipback watches on, and moves no traffic at all.".into(),
+            )
         } else {
             Order::new("arm", "Arm all", "busy", "all/", "flipback may move traffic again.".into())
         }],
@@ -119,16 +128,10 @@ fn live_of<'a>(service: &Service, facts: &'a Facts) -> Option<&'a str> {
     facts.services.get(&service.name).and_then(|ServiceFacts { live, .. }| live.as_deref())
 }
 
-/// Of the slot that has the traffic; where that is not known, of the one that was recorded last.
-fn recorded<'a>(glance: &'a ServiceGlance, live: Option<&str>) -> Option<&'a RecordedSum> {
-    let own = live.and_then(|live| glance.recorded.iter().find(|sum| sum.slot.as_str() == live));
-    own.or_else(|| glance.recorded.iter().filter(|sum| sum.counts.requests() > 0.0).max_by_key(|sum| sum.to))
-}
-
 fn service_row(service: &Service, facts: &Facts, known: Option<&ServiceGlance>, now: Timestamp) -> ServiceRow {
     let (guard, tone) = guard(service, facts);
     let live = live_of(service, facts);
-    let found = glance::of(known.and_then(|known| recorded(known, live)), &service.policy, now);
+    let found = glance::of(known.and_then(|known| known.recorded_of(live)), &service.policy, now);
     ServiceRow {
         name: service.name.to_string(),
         live: live.map_or("live slot not known".into(), |live| format!("{live} is live")),
@@ -179,7 +182,11 @@ pub fn service(page: &Page, name: &ServiceName) -> Result<Option<ServicePage>, S
         let says = "Tries everything of the way back that moves no traffic.".to_owned();
         orders.push(Order::new("drill", "Drill", "busy", &below, says));
     }
-    let soak = if policy.long.is_zero() { policy.soak.to_string() } else { format!("{}, then {} more", policy.soak, policy.long) };
+    let soak = if policy.long.is_zero() {
+        policy.soak.to_string()
+    } else {
+        format!("{}, then {} more", policy.soak, policy.long)
+    };
     let steps = service.plan.steps.iter().map(|step| StepLine {
         name: step.name.clone(),
         command: tame(&step.action.to_string(), 400),
@@ -193,7 +200,14 @@ pub fn service(page: &Page, name: &ServiceName) -> Result<Option<ServicePage>, S
             None => "Which slot has the traffic is not known yet.".into(),
         },
         facts: vec![
-            ("Slots".into(), if named.is_empty() { "versions".into() } else { named.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ") }),
+            (
+                "Slots".into(),
+                if named.is_empty() {
+                    "versions".into()
+                } else {
+                    named.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+                },
+            ),
             ("Soak".into(), soak),
             ("Tick".into(), policy.tick.to_string()),
             ("Limit".into(), format!("{}× the recorded normal, rule {}", policy.limits.ratio.get(), policy.rule)),
@@ -232,6 +246,13 @@ pub fn explain(page: &Page, id: &SwitchId) -> Result<Option<ExplainPage>, String
     Ok(Some(ExplainPage { title: format!("Why {id}"), id: id.to_string(), path: path_part(id.as_str()), x }))
 }
 
+pub fn report(page: &Page, id: &SwitchId, md: bool) -> Result<Option<String>, String> {
+    let Some(account) = page.api.reader.account(id).map_err(said)? else { return Ok(None) };
+    let report = Report::new(&account, (page.api.now)());
+    let made = if md { page.html.report_md(&report) } else { page.html.report_html(&report) };
+    made.map(Some)
+}
+
 // ---------------------------------------------------------------------- history
 
 pub fn history(page: &Page, query: &BTreeMap<String, String>) -> Result<History, String> {
@@ -268,7 +289,8 @@ pub fn history(page: &Page, query: &BTreeMap<String, String>) -> Result<History,
             ("since", &model.since),
             ("until", &model.until),
         ];
-        let kept = kept.iter().filter(|(_, text)| !text.is_empty()).map(|(name, text)| format!("{name}={}", path_part(text)));
+        let kept =
+            kept.iter().filter(|(_, text)| !text.is_empty()).map(|(name, text)| format!("{name}={}", path_part(text)));
         model.more = kept.chain([format!("before={}", path_part(last.id.as_str()))]).collect::<Vec<_>>().join("&");
     }
     model.watches = watches.iter().map(Row::of).collect();
@@ -285,7 +307,8 @@ fn filter(model: &History, before: Option<&String>) -> Result<WatchFilter, Strin
     if !model.outcome.is_empty() && !model.outcomes.iter().any(|known| known.word == model.outcome) {
         return Err(format!("{:?} is no outcome", tame(&model.outcome, 40)));
     }
-    let service = some(&model.service).map(ServiceName::try_new).transpose().map_err(|why| format!("Service: {why}"))?;
+    let service =
+        some(&model.service).map(ServiceName::try_new).transpose().map_err(|why| format!("Service: {why}"))?;
     let before = before.map(|id| SwitchId::try_new(id.clone())).transpose().map_err(|why| format!("before: {why}"))?;
     Ok(WatchFilter {
         service,
