@@ -136,7 +136,7 @@ impl Browser {
     /// A screen of this width, light or dark.
     pub fn screen(&self, width: u32, height: u32, dark: bool) {
         let mobile = width < 500;
-        let scale = if mobile { 2.0 } else { 1.25 };
+        let scale = if mobile { 1.5 } else { 1.0 };
         let metrics = json!({ "width": width, "height": height, "deviceScaleFactor": scale, "mobile": mobile });
         self.devtools("Emulation.setDeviceMetricsOverride", metrics);
         let scheme = if dark { "dark" } else { "light" };

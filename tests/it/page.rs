@@ -13,6 +13,7 @@ const BYTES_MAX: u64 = 100 * 1024;
 /// A stack whose page is for those who have the token.
 fn with_page(options: &Options) -> (Stack, String) {
     let mut stack = Stack::start(options);
+    stack.seed_normal();
     stack.reconfigure("page = \"open\"", "page = \"token\"");
     stack.start_daemon();
     let base = stack.base();
@@ -29,7 +30,9 @@ fn sign_in(browser: &Browser, base: &str) {
 
 /// Keeps a picture where README wants it: `make pictures` says where.
 fn keep(browser: &Browser, name: &str) {
-    let Some(place) = std::env::var_os("FLIPBACK_PAGE_TO") else { return };
+    // Those of their whole length are for one look, not for README.
+    let variable = if name.starts_with("all-") { "FLIPBACK_WHOLE_PAGE_TO" } else { "FLIPBACK_PAGE_TO" };
+    let Some(place) = std::env::var_os(variable) else { return };
     fs::write(PathBuf::from(place).join(format!("{name}.png")), browser.picture()).unwrap();
 }
 
@@ -49,12 +52,19 @@ fn keep_all(browser: &Browser, name: &str) {
     browser.screen(1180, 1000, false);
 }
 
+/// The whole length of a page, for whoever looks at it before it is called done.
+fn look_at_all(browser: &Browser, name: &str) {
+    browser.value("document.querySelectorAll('#s-more details').forEach(d => d.open = true)");
+    browser.screen(1180, 3600, false);
+    keep(browser, &format!("all-{name}"));
+    browser.screen(1180, 1000, false);
+}
+
 /// Opened, followed, ordered and looked up: a switch that breaks, from sign-in to the history.
 #[test]
 fn a_switch_from_sign_in_to_history() {
     let options = Options { soak: "90s", mode: "ask", ..Options::default() };
     let (stack, base) = with_page(&options);
-    stack.record_baseline();
     let browser = Browser::start();
     browser.screen(1180, 1000, false);
 
@@ -79,7 +89,8 @@ fn a_switch_from_sign_in_to_history() {
     browser.open(&format!("{base}/watches/{id}"));
     browser.value("(window.kept = 'the same page')");
     browser.wait_for(Duration::from_secs(20), "a live stream", "document.querySelector('#live.on') !== null");
-    browser.wait_for(Duration::from_secs(40), "charts", "document.querySelectorAll('#s-charts svg').length >= 3");
+    browser.wait_for(Duration::from_secs(40), "charts", "document.querySelectorAll('#s-charts svg').length === 4");
+    assert!(browser.text("#s-charts").contains("recorded normal"), "the band has its key");
     assert!(browser.text("#s-state").contains("SOAKING"), "{}", browser.text("#s-state"));
     let ticks = "Number(document.querySelector('#d-readings table')?.rows.length ?? 0)";
     let before = browser.value(ticks).as_u64().unwrap();
@@ -124,6 +135,11 @@ fn a_switch_from_sign_in_to_history() {
         assert!(why.contains(wanted), "{wanted}: {why}");
     }
     keep_all(&browser, "explain");
+    look_at_all(&browser, "explain");
+    browser.open(&format!("{base}/watches/{id}"));
+    look_at_all(&browser, "watch");
+    browser.open(&format!("{base}/services/checkout"));
+    look_at_all(&browser, "service");
 
     browser.open(&format!("{base}/history"));
     browser.value("document.querySelector('#outcome').value = 'passed'");

@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 use flipback::domain::account::Account;
 use flipback::domain::notice::NoticeReason;
 use flipback::domain::switch::{ServiceName, SwitchId};
-use flipback::domain::time::{Span, Timestamp};
+use flipback::domain::time::Span;
 use flipback::edge::notify::sample;
 use flipback::journal::{Batch, Journal};
 
-use crate::stack::{Options, Stack, wait_until};
+use crate::stack::{Options, Stack, now, wait_until};
 
 const SERVICES: usize = 1_000;
 const LOOKERS: usize = 200;
@@ -34,9 +34,7 @@ fn seed(stack: &Stack) {
         [NoticeReason::Passed, NoticeReason::RolledBackRecovered, NoticeReason::Unjudged, NoticeReason::Withheld];
     let ended: Vec<_> = ended.into_iter().filter_map(sample::notice).map(|notice| notice.watch.clone()).collect();
     let (mut journal, _) = Journal::open(&stack.dir.path().join("state")).unwrap();
-    let now = Timestamp::from_millis(
-        i64::try_from(std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis()).unwrap(),
-    );
+    let now = now();
     let views: Vec<_> = (0..SERVICES)
         .map(|n| {
             let mut view = ended[n % ended.len()].clone();

@@ -9,6 +9,11 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use flipback::domain::counts::{Buckets, Cell, Counts};
+use flipback::domain::switch::{ServiceName, Slot};
+use flipback::domain::time::{Span, Timestamp};
+use flipback::engine::message::RecordedCells;
+use flipback::journal::{Batch, Journal, Write};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -94,6 +99,11 @@ pub fn wait_until<T>(limit: Duration, what: &str, mut ask: impl FnMut() -> Optio
         assert!(began.elapsed() < limit, "within {limit:?} not seen: {what}");
         std::thread::sleep(Duration::from_millis(100));
     }
+}
+
+pub fn now() -> Timestamp {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    Timestamp::from_millis(i64::try_from(since.as_millis()).unwrap())
 }
 
 pub fn free_port() -> u16 {
@@ -296,6 +306,29 @@ impl Stack {
         wait_until(Duration::from_secs(15), "flipback answers", || {
             self.flipback(&["status"]).status.success().then_some(())
         });
+    }
+
+    /// Ten minutes of blue's normal as they would have been recorded, for tests that are not about recording. Before the
+    /// daemon starts.
+    pub fn seed_normal(&self) {
+        /// As the demo's app has them.
+        const BOUNDS: [f64; 9] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5];
+        let (mut journal, _) = Journal::open(&self.dir.path().join("state")).unwrap();
+        let now = now().floor_to(Span::from_secs(15));
+        let cells = (1..=40u64).rev().map(|k| {
+            // A wobble that is the same every time.
+            let (requests, wobble) = (3000.0, (k * 7919 % 13) as f64);
+            let cumulative = [0.45, 0.98 + wobble / 1000.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0].map(|p| p * requests);
+            Cell {
+                from: now - Span::from_secs(15 * k),
+                to: now - Span::from_secs(15 * (k - 1)),
+                counts: Counts::try_new(requests, (wobble / 3.0).floor()).unwrap(),
+                latency: Buckets::try_new(BOUNDS.to_vec(), cumulative.to_vec(), requests).ok(),
+            }
+        });
+        let (service, slot) = (ServiceName::try_new("checkout").unwrap(), Slot::try_new("blue").unwrap());
+        let writes = [Write::Cells(RecordedCells { service, slot, cells: cells.collect() })];
+        journal.commit(&Batch { entries: &[], views: &[], snapshot: None, writes: &writes, now }).unwrap();
     }
 
     /// Waits until enough normal is recorded to judge ratios by.
