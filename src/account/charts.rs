@@ -19,7 +19,7 @@ const BEFORE: Span = Span::from_mins(30);
 
 /// So much of the time before the cut-over, as a part of the whole.
 const LEAD: f64 = 0.25;
-const LEAD_MIN: Span = Span::from_secs(20);
+const LEAD_MIN: Span = Span::from_secs(45);
 
 /// Points of a line; a picture is 480 wide.
 const POINTS: usize = 120;

@@ -549,3 +549,77 @@ fn minutes(account: &Account) -> Vec<(f64, f64)> {
     }
     all.into_iter().map(|(_, n, x)| (n, x)).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sim::player::{Setup, account, play, trace};
+    use crate::sim::traffic::{Event, Traffic};
+
+    fn soak(traffic: Traffic, rule: RuleKind, seed: u64) -> (Account, Option<f64>) {
+        let setup = Setup { rule, soak_s: 600, ..Setup::new(traffic) };
+        let trace = trace(&setup, seed);
+        let played = play(&setup, &trace);
+        (account(&setup, &trace).unwrap(), played)
+    }
+
+    fn worse(times: f64) -> Traffic {
+        Traffic::steady(50.0, 0.001).with(Event::Regression { ratio: times, from_s: 0.0 })
+    }
+
+    /// Played again over what was kept, the same tick decides: by either rule, whatever the traffic.
+    #[test]
+    fn the_same_tick_decides_when_it_is_played_again() {
+        let mut breached = 0;
+        for rule in [RuleKind::Evidence, RuleKind::Threshold, RuleKind::Either] {
+            for (seed, times) in [(1, 1.0), (2, 3.0), (3, 10.0), (4, 100.0), (5, 1000.0)] {
+                let (account, played) = soak(worse(times), rule, seed);
+                let x = of(&account);
+                assert!(x.notes.is_empty(), "{rule} {times}: {:?}", x.notes);
+                let decides: Vec<&TickRow> = x.ticks.iter().filter(|row| row.decides).collect();
+                assert_eq!(decides.len(), usize::from(played.is_some()), "{rule} {times}");
+                breached += decides.len();
+                // The engine acts in the turn that decides.
+                if let (Some(row), Some(at)) = (decides.first(), played) {
+                    assert!((row.after_cut_over_s - at).abs() < 16.0, "{} {at}", row.after_cut_over_s);
+                }
+            }
+        }
+        assert!(breached >= 8, "{breached} of these are breaches");
+    }
+
+    #[test]
+    fn it_says_what_would_have_changed_it_and_what_others_do() {
+        let (account, _) = soak(worse(10.0), RuleKind::Evidence, 3);
+        let x = of(&account);
+        assert!(x.verdict.starts_with("Tick "), "{}", x.verdict);
+        let errors = &x.signals[0];
+        assert!(errors.broke && errors.lines.iter().any(|l| l.starts_with("limit: 1.5 × ")), "{:?}", errors.lines);
+        assert!(
+            x.together[0].starts_with("E = 1.00 × ") && x.together[1].ends_with("that is enough"),
+            "{:?}",
+            x.together
+        );
+        let edge = x.what_if.iter().find(|w| w.change == "the limit that divides").unwrap();
+        let divides: f64 =
+            edge.text.split(['t', '×']).find_map(|part| part.trim().rsplit(' ').next()?.parse().ok()).unwrap();
+        assert!((1.5..15.0).contains(&divides), "ten times the errors: {}", edge.text);
+        let naive = x.rivals.iter().find(|r| r.name == "naive 1.5×").unwrap();
+        assert_eq!(naive.rolls_back_s, Some(15.0), "one tick is enough for it");
+
+        let (healthy, _) = soak(worse(1.0), RuleKind::Evidence, 1);
+        let x = of(&healthy);
+        assert!(x.verdict.starts_with("No tick brought enough evidence"), "{}", x.verdict);
+        assert!(x.what_if.iter().all(|w| w.breached_s.is_none()), "{:?}", x.what_if);
+    }
+
+    /// What is left when the readings are gone says so, and invents nothing.
+    #[test]
+    fn without_readings_there_is_no_arithmetic() {
+        let (whole, _) = soak(worse(10.0), RuleKind::Evidence, 3);
+        let gone = Account { readings: Vec::new(), judged: Vec::new(), ..whole };
+        let x = of(&gone);
+        assert!(x.ticks.is_empty() && x.what_if.is_empty() && x.rivals.is_empty());
+        assert!(x.notes[0].contains("kept no longer"), "{:?}", x.notes);
+    }
+}

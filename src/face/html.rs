@@ -100,10 +100,85 @@ pub fn sections(page: &str) -> Vec<(&str, &str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::account::Account;
+    use crate::domain::notice::NoticeReason;
+    use crate::domain::time::Timestamp;
+    use crate::domain::view::WatchView;
+    use crate::edge::notify::sample;
+    use crate::face::terminal::screen;
+    use crate::face::watch::{Beside, Query, WatchPage};
 
     #[test]
     fn every_template_parses() {
         Html::new().unwrap();
+    }
+
+    const HOSTILE: &str = "x\"'><script>alert(1)</script>|`*_[a](javascript:b)\n# y\u{1b}[31m\u{202e}z {{ 7 * 7 }}";
+
+    /// Every text of a watch in turn, as far as its type lets anything in.
+    fn spoilt(view: &serde_json::Value) -> Vec<WatchView> {
+        fn places(value: &serde_json::Value, at: String, all: &mut Vec<String>) {
+            match value {
+                serde_json::Value::String(_) => all.push(at),
+                serde_json::Value::Array(items) => {
+                    items.iter().enumerate().for_each(|(i, item)| places(item, format!("{at}/{i}"), all));
+                }
+                serde_json::Value::Object(fields) => {
+                    fields.iter().for_each(|(name, item)| places(item, format!("{at}/{name}"), all));
+                }
+                _ => {}
+            }
+        }
+        let mut all = Vec::new();
+        places(view, String::new(), &mut all);
+        let spoil = |place: &String| {
+            let mut view = view.clone();
+            *view.pointer_mut(place)? = HOSTILE.into();
+            serde_json::from_value(view).ok()
+        };
+        all.iter().filter_map(spoil).collect()
+    }
+
+    /// Whatever an event, a step or an operator said stays text: on every page, in both reports, on the terminal.
+    #[test]
+    fn hostile_values_stay_text_everywhere() {
+        let html = Html::new().unwrap();
+        let (mut pages, mut kept) = (0, 0);
+        let now = Timestamp::from_millis(1_795_270_000_000);
+        let kinds = [
+            NoticeReason::RolledBackRecovered,
+            NoticeReason::ApprovalWanted,
+            NoticeReason::DrillFailed,
+            NoticeReason::Healed,
+        ];
+        for notice in kinds.into_iter().filter_map(sample::notice) {
+            for view in spoilt(&serde_json::to_value(&notice.watch).unwrap()) {
+                let frame = Frame { root: "/".into(), ..Frame::default() };
+                let account = Account { view, readings: vec![], judged: vec![], before: vec![], normal: vec![] };
+                let beside = Beside {
+                    queries: vec![Query { name: HOSTILE.into(), query: HOSTILE.into(), link: None }],
+                    ..Beside::default()
+                };
+                let page = WatchPage::new(&account, beside, now);
+                let report = Report::new(&account, now);
+                let shown = [
+                    html.page("watch.html", &frame, &page).unwrap(),
+                    html.report_html(&report).unwrap(),
+                    html.report_md(&report).unwrap(),
+                    screen(&account, now, 100, 60).iter().flatten().map(|piece| piece.text.clone()).collect(),
+                ];
+                for (i, text) in shown.iter().enumerate() {
+                    let plain = !text.contains(['\u{1b}', '\u{202e}']) && !text.contains(" 49 ");
+                    // A terminal and an indented block know no markup.
+                    let tame = i >= 2 || !text.contains("<script>alert");
+                    let in_md = i != 2 || text.lines().all(|l| l.starts_with("    ") || !l.contains("<script>"));
+                    assert!(plain && tame && in_md, "{i}: {text}");
+                    kept += usize::from(text.contains("alert(1)"));
+                    pages += 1;
+                }
+            }
+        }
+        assert!(pages > 400 && kept > 150, "{pages} pages, {kept} with the text in it");
     }
 
     #[test]

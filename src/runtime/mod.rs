@@ -34,7 +34,7 @@ use crate::edge::api::{self, ApiContext, Facts, Limiter, ReloadRequest, Token};
 use crate::edge::hooks::Hooks;
 use crate::edge::inbox::Inbox;
 use crate::edge::metrics::Metrics;
-use crate::edge::notify::desk::{Desk, Queries, STATUS_PAGE};
+use crate::edge::notify::desk::{Desk, Queries, STATUS_PAGE, filled};
 use crate::edge::notify::outbox::{Loops, Outbox};
 use crate::edge::notify::{ShownQuery, summary, trial};
 use crate::edge::page::{self, PageParts};
@@ -241,6 +241,7 @@ fn daemon(
             token: token.clone(),
             touched,
             beside: beside(outbox.clone()),
+            known_as: known_as(outbox.clone()),
             host: host.clone(),
             stop: stop.clone(),
         })
@@ -544,6 +545,15 @@ fn beside(outbox: Outbox) -> page::FindBeside {
                 .map(|link| Link { name: link.name, url: link.url })
                 .collect(),
         }
+    })
+}
+
+/// The host of the page's own link.
+fn known_as(outbox: Outbox) -> page::KnownAs {
+    Arc::new(move || {
+        let desk = outbox.desk();
+        let link = filled(desk.status_page()?, |_| "x".to_owned());
+        reqwest::Url::parse(&link).ok()?.host_str().map(str::to_owned)
     })
 }
 

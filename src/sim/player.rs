@@ -7,6 +7,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::traffic::{Counted, Stream, Traffic};
 use crate::account::rivals::{Seen, SeenTick};
+use crate::domain::account::{Account, Judged, ReadCell, Said};
 use crate::domain::action::{Action, Exec};
 use crate::domain::baseline::{Baseline, BaselineAsk};
 use crate::domain::brakes::Brakes;
@@ -17,6 +18,7 @@ use crate::domain::service::{Metrics, Service, SlotSpec, Slots};
 use crate::domain::signal::{Observation, Quantile, Reading, SlotCell, SourceClock};
 use crate::domain::switch::{Announcement, ServiceName, Slot};
 use crate::domain::time::{Span, Timestamp};
+use crate::domain::view::WatchView;
 use crate::engine::Engine;
 use crate::engine::message::{Command, Input, RequestId};
 use crate::judge::recorded::{self, Facts};
@@ -149,6 +151,39 @@ fn lose(ticks: Vec<Tick>, share: f64, seed: u64) -> Vec<Tick> {
 /// Plays a trace through the engine, as a daemon with a perfect Prometheus would. Seconds from the switch to
 /// the rollback; `None`: there was none.
 pub fn play(setup: &Setup, trace: &Trace) -> Option<f64> {
+    run(setup, trace, None)
+}
+
+/// The same with what a journal would keep of it.
+pub fn account(setup: &Setup, trace: &Trace) -> Option<Account> {
+    let mut kept = Vec::new();
+    run(setup, trace, Some(&mut kept));
+    let view = kept.iter().rev().find_map(|(_, _, _, view)| view.clone())?;
+    let (mut readings, mut judged): (Vec<ReadCell>, Vec<Judged>) = (Vec::new(), Vec::new());
+    for (seq, at, cell, view) in kept {
+        readings.extend(cell.map(|cell| ReadCell { seq, slot: slot("green"), cell }));
+        let said = view.map(|view| Said::of(&view)).filter(|said| said.tick > judged.len() as u32);
+        judged.extend(said.map(|said| Judged { seq, at, said }));
+    }
+    Some(Account { view, readings, judged, before: Vec::new(), normal: Vec::new() })
+}
+
+/// Place, instant, what was read of the new slot, and the watch after it.
+type Kept = Vec<(i64, Timestamp, Option<SlotCell>, Option<WatchView>)>;
+
+fn keep(kept: &mut Kept, engine: &mut Engine, now: Timestamp, input: &Input) {
+    let cell = match input {
+        Input::Observed { observation: Observation::Cell(cell), .. } if cell.counts.value().is_some() => {
+            // The old slot stands still in these worlds.
+            Some(cell).filter(|cell| cell.counts.value().is_some_and(|counts| counts.requests() > 0.0))
+        }
+        _ => None,
+    };
+    let seq = i64::try_from(kept.len()).unwrap_or(i64::MAX);
+    kept.push((seq, now, cell.map(|cell| (**cell).clone()), engine.take_views().pop()));
+}
+
+fn run(setup: &Setup, trace: &Trace, mut kept: Option<&mut Kept>) -> Option<f64> {
     let mut engine = Engine::new();
     let mut now = BEGAN;
     let mut queue =
@@ -178,6 +213,9 @@ pub fn play(setup: &Setup, trace: &Trace) -> Option<f64> {
                     _ => continue,
                 };
                 queue.extend(engine.handle(now, &answer));
+                if let Some(kept) = kept.as_deref_mut() {
+                    keep(kept, &mut engine, now, &answer);
+                }
             }
         }
         let deadline = engine.next_deadline().filter(|at| *at <= end)?;

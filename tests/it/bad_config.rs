@@ -424,6 +424,7 @@ const CASES: &[(&str, &str, &str)] = &[
     ("off loopback", "[email]", "[api]\nlisten = \"0.0.0.0:9747\"\ntoken_file = \"/t\"\n\n[email]"),
     ("no token", "[email]", "[api]\nlisten = \"127.0.0.1:9747\"\n\n[email]"),
     ("not an address", "[email]", "[api]\nlisten = \"localhost\"\ntoken_file = \"/t\"\n\n[email]"),
+    ("unknown page", "[email]", "[api]\npage = \"public\"\n\n[email]"),
     ("secret inline", "[email]", "[api]\ntoken = \"abc\"\n\n[email]"),
     ("relative path", "[email]", "[api]\nsocket = \"control.sock\"\n\n[email]"),
     ("unknown word", "[email]", "[log]\nformat = \"text\"\n\n[email]"),

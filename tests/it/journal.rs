@@ -16,7 +16,7 @@ use flipback::domain::counts::{Buckets, Cell, Counts};
 use flipback::domain::letter::Letter;
 use flipback::domain::notice::{Notice, NoticeKey, NoticeReason};
 use flipback::domain::plan::{AttemptId, AttemptState, StepEnd, StepResult};
-use flipback::domain::service::Metrics;
+use flipback::domain::service::{Metrics, SlotSpec};
 use flipback::domain::switch::{ServiceName, Slot, SwitchId};
 use flipback::domain::time::{Span, Timestamp};
 use flipback::engine::Engine;
@@ -309,6 +309,49 @@ fn pruning_keeps_the_inputs_that_a_restart_needs() {
     journal.commit(&batch(&[], &[Write::Prune { now: later }], None)).unwrap();
     drop(journal);
     assert_eq!(open(dir.path()).1.tail.len(), 1, "without a snapshot every input is needed");
+}
+
+/// Inputs go after two days; what was read and said of a switch that broke stays for its post-mortem.
+#[test]
+fn the_readings_of_a_breach_outlive_their_inputs() {
+    let dir = TempDir::new().unwrap();
+    let (mut journal, _) = open(dir.path());
+    let notice = |reason| flipback::edge::notify::sample::notice(reason).unwrap().watch.clone();
+    let kinds = [("broke-1", NoticeReason::RolledBackRecovered), ("fine-1", NoticeReason::Passed)];
+    for (n, (id, reason)) in kinds.into_iter().enumerate() {
+        let switch = SwitchId::try_new(id).unwrap();
+        let mut view = notice(reason);
+        (view.id, view.ended_at, view.ticks) = (switch.clone(), Some(T0), 3);
+        let command = CommandId { switch, n: 1 };
+        let ask = serde_json::json!({"service": view.switch.service, "slot": view.switch.new, "spec": SlotSpec::default(),
+            "metrics": view.metrics, "from": 0, "grid": 1000, "plausible_rate": null, "timeout": 1000});
+        let asked = Command::Observe { id: command.clone(), ask: serde_json::from_value(ask).unwrap() };
+        let cell = serde_json::json!({"cell": {"from": 0, "to": 1000, "counts": {"value": Counts::try_new(100.0, 7.0).unwrap()},
+            "latency": "absent", "targets": "absent", "custom": [], "remarks": []}});
+        let observation = serde_json::from_value(cell).unwrap();
+        let answer =
+            Entry { at: T0, input: Input::Observed { id: command, observation, clock: None }, commands: vec![] };
+        let entries = [timer(n as u64, vec![asked]), answer];
+        journal.commit(&Batch { entries: &entries, views: &[view], snapshot: None, writes: &[], now: T0 }).unwrap();
+    }
+    let reader = Reader::open(dir.path()).unwrap();
+    let left = |id: &str| {
+        let account = reader.account(&SwitchId::try_new(id).unwrap()).unwrap().unwrap();
+        (account.readings.len(), account.judged.len(), account.ticks().len())
+    };
+    assert_eq!((left("broke-1"), left("fine-1")), ((1, 1, 1), (1, 1, 1)));
+    // A snapshot to begin from, and time.
+    journal.commit(&batch(&[timer(5, vec![])], &[], Some("{}"))).unwrap();
+    for days in [1, 3, 5] {
+        let now = T0 + Span::from_mins(days * 24 * 60);
+        journal
+            .commit(&Batch { now, ..batch(&[timer(days * 86_400, vec![])], &[Write::Prune { now }], Some("{}")) })
+            .unwrap();
+    }
+    assert_eq!((left("broke-1"), left("fine-1")), ((1, 1, 1), (0, 0, 0)), "after days");
+    let now = T0 + Span::from_mins(61 * 24 * 60);
+    journal.commit(&batch(&[], &[Write::Prune { now }], None)).unwrap();
+    assert_eq!(left("broke-1"), (0, 0, 0), "after two months");
 }
 
 #[test]

@@ -145,4 +145,35 @@ fn a_thousand_services_and_two_hundred_lookers_cost_no_tick_its_time() {
     assert_eq!(stayed, LOOKERS, "every stream is open to the end");
     assert!(events.load(Ordering::Relaxed) > LOOKERS * 5, "they are told of what changes");
     assert!(longest <= Duration::from_secs(2), "no tick was left out: {longest:?}");
+
+    // Reading is open here: to those who know the page by its address, and orders are not.
+    let answered = |request: &str| {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        write!(stream, "{request}Connection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer.lines().next().unwrap_or("").to_owned()
+    };
+    assert!(answered("GET / HTTP/1.1\r\nHost: rebound.example\r\n").contains("421"), "another site's name");
+    assert!(answered("GET / HTTP/1.1\r\nHost: localhost:1\r\n").contains("200"));
+    let order = format!(
+        "POST /watches/{id}/cancel HTTP/1.1\r\nHost: 127.0.0.1\r\nOrigin: http://127.0.0.1\r\nContent-Type: \
+         application/x-www-form-urlencoded\r\nContent-Length: 0\r\n"
+    );
+    assert!(answered(&order).contains("303"), "sign in first");
+    assert!(stack.watch(&id)["outcome"].is_null(), "nothing was ordered");
+
+    // Whoever looks on keeps nobody from stopping.
+    let still_stop = Arc::new(AtomicBool::new(false));
+    let looker = std::thread::spawn({
+        let (stop, events) = (still_stop.clone(), Arc::new(AtomicUsize::new(0)));
+        move || look(port, "/events", &stop, &events)
+    });
+    std::thread::sleep(Duration::from_millis(500));
+    let daemon = stack.daemon.as_mut().unwrap();
+    daemon.signal("-TERM");
+    let ended = wait_until(Duration::from_secs(10), "its end with a stream open", || daemon.child.try_wait().unwrap());
+    assert!(ended.success(), "{ended}");
+    still_stop.store(true, Ordering::Relaxed);
+    looker.join().unwrap();
 }

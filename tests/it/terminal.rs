@@ -142,6 +142,7 @@ fn a_watch_is_followed_on_terminals_and_through_a_pipe() {
         let done = stack.flipback(&args);
         let text = String::from_utf8(done.stdout).unwrap();
         assert!(done.status.success() && plain(&text) && !text.is_empty(), "{args:?}: {text:?}");
+        assert!(!text.contains("played again"), "played again the same tick decides: {text}");
         if args[0] == "history" {
             assert!(text.contains(&id), "{args:?}: {text}");
         }

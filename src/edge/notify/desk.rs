@@ -90,6 +90,11 @@ impl Desk {
         found.into_iter().map(|(channel, repeat)| RoutedTo { channel, repeat }).collect()
     }
 
+    /// The template of the link to flipback's own page.
+    pub fn status_page(&self) -> Option<&str> {
+        self.links.status_page.as_deref()
+    }
+
     /// Where to look further, by the operator's templates.
     pub fn links(&self, letter: &Letter) -> Vec<Link> {
         letter.notice().map_or_else(Vec::new, |notice| self.links_of(&notice.watch, notice.at))

@@ -46,7 +46,7 @@ const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; i
 /// An answer of the API to an order.
 const ANSWER_MAX: usize = 64 * 1024;
 
-/// Somebody who does not know the token tries it; a person mistypes it some times.
+/// Wrong tokens that are logged: a person mistypes it some times, a program fills the log.
 const SIGN_INS_PER_S: f64 = 0.5;
 const SIGN_INS_BURST: f64 = 10.0;
 
@@ -55,6 +55,9 @@ const KEEP_ALIVE: Duration = Duration::from_secs(20);
 
 /// Links and queries of a watch, as messages have them.
 pub type FindBeside = Arc<dyn Fn(&WatchView, Timestamp) -> Beside + Send + Sync>;
+
+/// The name that people know the page by, where one is configured.
+pub type KnownAs = Arc<dyn Fn() -> Option<String> + Send + Sync>;
 
 /// Which watches a turn of the loop touched; none: something over all of them (arming, a reload).
 pub type Touched = Arc<[SwitchId]>;
@@ -68,6 +71,7 @@ pub struct Page {
     tries: Limiter,
     hub: Hub,
     beside: FindBeside,
+    known_as: KnownAs,
     host: String,
     stop: CancellationToken,
 }
@@ -79,6 +83,7 @@ pub struct PageParts {
     pub token: Token,
     pub touched: broadcast::Sender<Touched>,
     pub beside: FindBeside,
+    pub known_as: KnownAs,
     pub host: String,
     pub stop: CancellationToken,
 }
@@ -87,7 +92,7 @@ type Context = State<Arc<Page>>;
 
 /// `None` where the configuration wants no page.
 pub fn router(parts: PageParts) -> Option<Router> {
-    let PageParts { api, access, token, touched, beside, host, stop } = parts;
+    let PageParts { api, access, token, touched, beside, known_as, host, stop } = parts;
     if access == PageAccess::Off {
         return None;
     }
@@ -107,6 +112,7 @@ pub fn router(parts: PageParts) -> Option<Router> {
         tries: Limiter::new(SIGN_INS_PER_S, SIGN_INS_BURST),
         hub: Hub::new(touched),
         beside,
+        known_as,
         host,
         stop,
     });
@@ -174,6 +180,10 @@ fn from_here(headers: &HeaderMap) -> bool {
 async fn admit(State(page): Context, request: Request, next: Next) -> Response {
     let signed = page.sessions.of(request.headers()).is_some();
     let reads = request.method() == axum::http::Method::GET;
+    if !signed && page.access == PageAccess::Open && !page.is_own_name(request.headers()) {
+        let text = "flipback's page is not known by this name: open it by its address, or put its name into links.status_page\n";
+        return (StatusCode::MISDIRECTED_REQUEST, text).into_response();
+    }
     if signed || (reads && page.access == PageAccess::Open) {
         return next.run(request).await;
     }
@@ -182,6 +192,16 @@ async fn admit(State(page): Context, request: Request, next: Next) -> Response {
     }
     let to = if reads { request.uri().path_and_query().map_or("/", |to| to.as_str()).to_owned() } else { "/".into() };
     redirect(&format!("/sign-in?to={}", path_part(&to)))
+}
+
+impl Page {
+    /// Where reading is open, a site that lets its own name point here must not read along with a visitor's browser.
+    fn is_own_name(&self, headers: &HeaderMap) -> bool {
+        let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("");
+        let Ok(authority) = host.parse::<axum::http::uri::Authority>() else { return false };
+        let name = authority.host().trim_start_matches('[').trim_end_matches(']');
+        name == "localhost" || name.parse::<std::net::IpAddr>().is_ok() || (self.known_as)().as_deref() == Some(name)
+    }
 }
 
 /// A path of this page, and of nothing else.
@@ -227,14 +247,15 @@ async fn signed_in(State(page): Context, headers: HeaderMap, Form(form): Form<Si
     let to = own_path(&form.to).to_owned();
     #[allow(clippy::disallowed_methods, reason = "how often somebody tries is no matter of the engine")]
     let now = std::time::Instant::now();
-    // Loopback has one address: all who try share what is left.
-    if page.tries.take("sign-in", now).is_err() {
-        let text = "Too many tries: wait some seconds, then try again.";
-        return sign_in_page(&page, &headers, StatusCode::TOO_MANY_REQUESTS, text, to);
-    }
     if !page.token.admits(Some(&format!("Bearer {}", form.token))) {
-        tracing::warn!("a sign-in with a wrong token was refused");
-        let text = "That is not the token in api.token_file.";
+        // Loopback has one address, so all who try share what is left; the right token is never kept waiting.
+        let text = match page.tries.take("sign-in", now) {
+            Ok(()) => {
+                tracing::warn!("a sign-in with a wrong token was refused");
+                "That is not the token in api.token_file."
+            }
+            Err(_) => "That is not the token in api.token_file either. Wait some seconds before the next try.",
+        };
         return sign_in_page(&page, &headers, StatusCode::FORBIDDEN, text, to);
     }
     let name = tame(form.name.trim(), 40);
