@@ -17,6 +17,7 @@ use crate::judge::Scale;
 use crate::judge::eprocess::combine;
 use crate::judge::quantile::quantile;
 use crate::words::numbers::{duration, number, one_in, percent, thousands};
+use crate::words::safe::tame;
 
 /// What [`of`] makes of an account. Everything in it is text or numbers for people.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -121,7 +122,7 @@ pub fn of(account: &Account) -> Explanation {
     }
     Explanation {
         switch: w.id.clone(),
-        verdict: verdict(w, by.as_ref(), &ticks),
+        verdict: tame(&verdict(w, by.as_ref(), &ticks), 600),
         baseline: w.baseline.as_ref().map_or_else(|| vec!["none".into()], baseline_lines),
         rule: rule_lines(w),
         signals: evidence.iter().map(|e| explained(e, scales.iter().find(|s| s.signal == e.signal), w)).collect(),
@@ -187,8 +188,10 @@ pub fn baseline_lines(b: &Baseline) -> Vec<String> {
     }
     match &b.quality {
         Quality::Good => {}
-        Quality::TooLittle { why } => lines.push(format!("TOO LITTLE: {why}; absolute limits and health checks only")),
-        Quality::Incident { why } => lines.push(format!("INCIDENT: {why}; a rollback would be withheld")),
+        Quality::TooLittle { why } => {
+            lines.push(format!("TOO LITTLE: {}; absolute limits and health checks only", tame(why, 300)));
+        }
+        Quality::Incident { why } => lines.push(format!("INCIDENT: {}; a rollback would be withheld", tame(why, 300))),
     }
     if p.previous_release_used {
         lines.push("the release before stands in, because the live one has too little".into());
@@ -196,7 +199,7 @@ pub fn baseline_lines(b: &Baseline) -> Vec<String> {
     if p.pinned {
         lines.push("pinned by a person".into());
     }
-    lines.extend(p.excluded.iter().map(|why| format!("left out: {why}")));
+    lines.extend(p.excluded.iter().map(|why| format!("left out: {}", tame(why, 300))));
     lines
 }
 
@@ -286,8 +289,8 @@ fn explained(e: &Evidence, scale: Option<&Scale>, w: &WatchView) -> SignalExplai
             lines.push(format!("{} ticks in a row above it, {} are needed", e.ticks_above, e.ticks_needed));
         }
     }
-    lines.extend(e.remark.clone());
-    SignalExplained { signal: e.signal.to_string(), broke: e.state == SignalState::Breached, lines }
+    lines.extend(e.remark.as_ref().map(|remark| tame(remark, 300)));
+    SignalExplained { signal: tame(&e.signal.to_string(), 60), broke: e.state == SignalState::Breached, lines }
 }
 
 fn normal_lines(s: &Scale, w: &WatchView) -> Vec<String> {

@@ -91,6 +91,13 @@ pub struct Query {
     pub link: Option<String>,
 }
 
+impl Query {
+    fn tame(&self) -> Query {
+        let link = self.link.as_ref().map(|link| tame(link, 4000));
+        Query { name: tame(&self.name, 80), query: tame(&self.query, 2000), link }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Link {
     pub name: String,
@@ -137,7 +144,7 @@ impl WatchPage {
             facts: facts(w),
             baseline: w.baseline.as_ref().map_or_else(|| vec!["none".into()], baseline_lines),
             rule: rule_lines(w),
-            queries: beside.queries,
+            queries: beside.queries.iter().map(Query::tame).collect(),
             links,
             orders: orders(w),
         }
