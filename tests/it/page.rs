@@ -28,10 +28,13 @@ fn sign_in(browser: &Browser, base: &str) {
     browser.wait_for(Duration::from_secs(10), "the services", "document.querySelector('#s-services') !== null");
 }
 
+/// What README shows; the others are only looked over.
+const IN_README: [&str; 7] =
+    ["watch-light", "watch-dark", "watch-phone", "services-light", "services-phone-dark", "explain-light", "history"];
+
 /// Keeps a picture where README wants it: `make pictures` says where.
 fn keep(browser: &Browser, name: &str) {
-    // Those of their whole length are for one look, not for README.
-    let variable = if name.starts_with("all-") { "FLIPBACK_WHOLE_PAGE_TO" } else { "FLIPBACK_PAGE_TO" };
+    let variable = if IN_README.contains(&name) { "FLIPBACK_PAGE_TO" } else { "FLIPBACK_ALL_PAGES_TO" };
     let Some(place) = std::env::var_os(variable) else { return };
     fs::write(PathBuf::from(place).join(format!("{name}.png")), browser.picture()).unwrap();
 }
