@@ -255,7 +255,7 @@ fn toned(text: &str, tone: &str) -> Cell {
 }
 
 /// Without the blanks at the ends of its lines.
-fn trimmed(table: &Table) -> String {
+pub(super) fn trimmed(table: &Table) -> String {
     table.to_string().lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
 }
 

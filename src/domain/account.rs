@@ -100,24 +100,29 @@ pub struct JudgedTick<'a> {
 }
 
 impl Account {
-    pub fn of_slot<'a>(&'a self, slot: &'a Slot) -> impl DoubleEndedIterator<Item = &'a ReadCell> {
+    pub fn of_slot<'a>(&'a self, slot: &'a Slot) -> impl Iterator<Item = &'a ReadCell> {
         self.readings.iter().filter(move |read| read.slot == *slot)
     }
 
     /// Every tick whose reading is still there, oldest first. A reading that was not judged (the watch was paused, the
     /// answer came late) is in none.
     pub fn ticks(&self) -> Vec<JudgedTick<'_>> {
-        let new = &self.view.switch.new;
-        self.judged
-            .iter()
-            .filter_map(|judged| {
-                // A question is asked when the one before is answered: the last answer of a turn is the tick.
-                let read = self
-                    .of_slot(new)
-                    .rev()
-                    .find(|read| read.seq <= judged.seq && read.cell.counts.value().is_some())?;
-                Some(JudgedTick { cell: &read.cell, judged })
-            })
-            .collect()
+        let read = self.of_slot(&self.view.switch.new).filter(|read| read.cell.counts.value().is_some());
+        let mut read = read.peekable();
+        let mut ticks = Vec::new();
+        for judged in &self.judged {
+            // A question is asked when the one before is answered: the last answer of a turn is the tick.
+            let mut last = None;
+            while let Some(cell) = read.next_if(|read| read.seq <= judged.seq) {
+                last = Some(&cell.cell);
+            }
+            ticks.extend(last.map(|cell| JudgedTick { cell, judged }));
+        }
+        ticks
+    }
+
+    /// What was said when this reading was in, or soon after it.
+    pub fn said_after(&self, read: &ReadCell) -> Option<&Said> {
+        self.judged.get(self.judged.partition_point(|judged| judged.seq < read.seq)).map(|judged| &judged.said)
     }
 }

@@ -41,7 +41,7 @@ pub fn window(rows: &[TickRow], max: usize) -> std::ops::Range<usize> {
     let decides = rows.iter().position(|row| row.decides).unwrap_or(rows.len().saturating_sub(1));
     let end = (decides + 4).min(rows.len());
     let begin = end.saturating_sub(max);
-    begin..(begin + max).min(rows.len())
+    begin..begin.saturating_add(max).min(rows.len())
 }
 
 impl Explained {

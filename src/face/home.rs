@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::standing::{self, Standing};
+use super::watch::PlanRow;
 use super::{Meter, Order};
 use crate::domain::time::Timestamp;
 use crate::domain::verdict::Outcome;
@@ -123,16 +124,9 @@ pub struct ServicePage {
     pub sentence: String,
     pub facts: Vec<(String, String)>,
     pub baseline: Vec<String>,
-    pub plan: Vec<StepLine>,
+    pub plan: Vec<PlanRow>,
     pub recent: Vec<Row>,
     pub orders: Vec<Order>,
-}
-
-#[derive(Debug, Clone, Serialize)]
-pub struct StepLine {
-    pub name: String,
-    pub command: String,
-    pub probe: String,
 }
 
 #[derive(Debug, Clone, Default, Serialize)]

@@ -53,7 +53,7 @@ pub struct Picture {
     pub words: String,
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Default, Serialize)]
 pub struct PlanRow {
     pub name: String,
     pub command: String,
@@ -223,10 +223,8 @@ fn reading(account: &Account, read: &ReadCell) -> ReadingRow {
         let found = read.cell.latency.value().and_then(|buckets| quantile(buckets, q.q()));
         found.map_or_else(none, |s| number(&crate::domain::signal::Signal::Latency(q), s))
     };
-    let said = (read.slot == account.view.switch.new)
-        .then(|| account.judged.iter().find(|judged| judged.seq >= read.seq))
-        .flatten()
-        .and_then(|judged| judged.said.ln_e);
+    let said = if read.slot == account.view.switch.new { account.said_after(read) } else { None };
+    let said = said.and_then(|said| said.ln_e);
     ReadingRow {
         to: read.cell.to.to_string(),
         slot: read.slot.to_string(),

@@ -16,9 +16,9 @@ use crate::domain::time::{Span, Timestamp};
 use crate::edge::api::{Facts, ServiceFacts};
 use crate::face::Order;
 use crate::face::explained::{Explained, TICKS_SHOWN};
-use crate::face::home::{Card, History, Home, LastRow, Row, ServicePage, ServiceRow, StepLine, outcomes};
+use crate::face::home::{Card, History, Home, LastRow, Row, ServicePage, ServiceRow, outcomes};
 use crate::face::report::Report;
-use crate::face::watch::WatchPage;
+use crate::face::watch::{PlanRow, WatchPage};
 use crate::journal::{ServiceGlance, WatchFilter};
 use crate::words::numbers::counted;
 use crate::words::safe::{path_part, tame};
@@ -187,10 +187,12 @@ pub fn service(page: &Page, name: &ServiceName) -> Result<Option<ServicePage>, S
     } else {
         format!("{}, then {} more", policy.soak, policy.long)
     };
-    let steps = service.plan.steps.iter().map(|step| StepLine {
+    // As it is configured: what stands for a slot has no value yet, and nothing was done.
+    let steps = service.plan.steps.iter().map(|step| PlanRow {
         name: step.name.clone(),
         command: tame(&step.action.to_string(), 400),
         probe: step.probe.as_ref().map_or(String::new(), |probe| tame(&probe.look.to_string(), 300)),
+        ..PlanRow::default()
     });
     Ok(Some(ServicePage {
         title: name.to_string(),
