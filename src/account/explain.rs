@@ -4,14 +4,15 @@
 use serde::{Deserialize, Serialize};
 
 use super::replay::Replay;
-use super::rivals::{Rival, Seen, SeenTick};
+pub use super::what_if::{RivalSays, WhatIf};
+use super::what_if::{rivals, what_if};
 use crate::domain::account::{Account, JudgedTick};
 use crate::domain::baseline::{Baseline, Quality};
-use crate::domain::policy::{Alpha, Policy, Ratio, RuleKind};
+use crate::domain::policy::RuleKind;
 use crate::domain::signal::{Quantile, Signal};
 use crate::domain::switch::SwitchId;
 use crate::domain::time::Timestamp;
-use crate::domain::verdict::{Evidence, Outcome, SignalState, Withheld};
+use crate::domain::verdict::{Evidence, Outcome, SignalState};
 use crate::domain::view::{Breach, WatchView};
 use crate::judge::Scale;
 use crate::judge::eprocess::combine;
@@ -59,23 +60,6 @@ pub struct TickRow {
     /// Signals that stood above their limits in their last ticks.
     pub above: u32,
     pub decides: bool,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct WhatIf {
-    pub change: String,
-    /// Seconds after the cut-over at which it would have been called a breach; absent: not within what was read.
-    pub breached_s: Option<f64>,
-    pub text: String,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct RivalSays {
-    pub name: String,
-    pub rule: String,
-    /// Seconds after the cut-over; absent: never within what was read.
-    pub rolls_back_s: Option<f64>,
-    pub text: String,
 }
 
 /// What decided.
@@ -128,7 +112,10 @@ pub fn of(account: &Account) -> Explanation {
         signals: evidence.iter().map(|e| explained(e, scales.iter().find(|s| s.signal == e.signal), w)).collect(),
         together: together(evidence, &scales, w),
         ticks: tick_rows(w, &ticks, by.as_ref()),
-        what_if: replay.as_ref().map(|replay| what_if(w, replay, by.as_ref())).unwrap_or_default(),
+        what_if: replay
+            .as_ref()
+            .map(|replay| what_if(w, replay, matches!(by, Some(By::Tick(_)) | None)))
+            .unwrap_or_default(),
         rivals: rivals(account, replay.as_ref()),
         notes,
     }
@@ -236,8 +223,9 @@ pub fn rule_lines(w: &WatchView) -> Vec<String> {
     if let Some(rate) = l.error_rate {
         lines.push(format!("an error rate above {} over 30 s is one, whatever the normal", percent(rate.get())));
     }
+    let lenient = if policy.rule == RuleKind::Threshold { "the absolute limit alone" } else { "25 %" };
     lines.push(format!(
-        "warm-up: errors are judged against 25 % for {}, latency not at all for {}",
+        "warm-up: errors are judged against {lenient} for {}, latency not at all for {}",
         policy.warm_up.errors, policy.warm_up.latency
     ));
     lines
@@ -250,7 +238,7 @@ fn explained(e: &Evidence, scale: Option<&Scale>, w: &WatchView) -> SignalExplai
     }
     if let Some(value) = e.value.filter(|_| e.signal != Signal::Alive) {
         let of = match (&e.signal, scale.and_then(|s| s.bound_s)) {
-            (Signal::ErrorRate, _) => format!(", {} bad of {} requests", thousands(e.bad), thousands(e.requests)),
+            (Signal::ErrorRate, _) => format!("; {} bad of {} requests", thousands(e.bad), thousands(e.requests)),
             (Signal::Latency(_), Some(bound)) => format!(
                 "; {} of {} requests slower than {}",
                 thousands(e.bad),
@@ -259,8 +247,8 @@ fn explained(e: &Evidence, scale: Option<&Scale>, w: &WatchView) -> SignalExplai
             ),
             _ => String::new(),
         };
-        let ratio = e.ratio.map_or(String::new(), |r| format!(": {r:.2}× the recorded normal"));
-        lines.push(format!("counted since the cut-over: {}{of}{ratio}", number(&e.signal, value)));
+        let ratio = e.ratio.map_or(String::new(), |r| format!(", {r:.2}× the recorded normal"));
+        lines.push(format!("counted since the cut-over: {}{ratio}{of}", number(&e.signal, value)));
     }
     match (&e.proof, scale) {
         (Some(proof), Some(s)) => {
@@ -306,10 +294,13 @@ fn normal_lines(s: &Scale, w: &WatchView) -> Vec<String> {
                 percent(recorded),
                 s.burstiness
             ));
-            let product = s.k * s.env * recorded;
+            // The middle of what the recorded share may truly be; few bad requests leave it unsure.
+            let middle = s.limit / (s.k * s.env);
+            let unsure = (middle - recorded).abs() > 0.02 * recorded;
+            let why = if unsure { " (the middle of what these counts leave possible)" } else { "" };
             let env = if s.env > 1.0 { format!(" × {:.2} (the day's worst hour)", s.env) } else { String::new() };
-            lines.push(if product > s.floor {
-                format!("limit: {}{env} × {} = {}", s.k, percent(recorded), percent(s.limit))
+            lines.push(if s.limit > s.floor {
+                format!("limit: {}{env} × {}{why} = {}", s.k, percent(middle), percent(s.limit))
             } else {
                 format!(
                     "limit: {}{env} × {} is below the floor of {}, which stands in",
@@ -401,156 +392,6 @@ fn tick_rows(w: &WatchView, ticks: &[JudgedTick<'_>], by: Option<&By>) -> Vec<Ti
         }
     };
     ticks.iter().enumerate().map(row).collect()
-}
-
-// ---------------------------------------------------------------------- what would have changed it
-
-fn what_if(w: &WatchView, replay: &Replay<'_>, by: Option<&By>) -> Vec<WhatIf> {
-    let base = replay.policy;
-    let mut all = Vec::new();
-    if let Some(Outcome::Withheld { why }) = &w.outcome {
-        all.push(held(why));
-    }
-    let said = |breached_s: Option<f64>| match breached_s {
-        Some(s) => format!("a breach {} after the cut-over", duration(s)),
-        None => "no breach within what was read".to_owned(),
-    };
-    let breached = |policy: &Policy| replay.breached(policy).map(|at| replay.seconds(replay.cells[at].to));
-    let ratio = |r: f64| Ratio::try_new(r).ok();
-    let with = |r: Ratio| {
-        let mut policy = base.clone();
-        policy.limits.ratio = r;
-        policy
-    };
-    let mut by_ratio: Vec<(Vec<String>, Option<f64>)> = Vec::new();
-    for r in [1.2, 1.5, 2.0, 3.0, 5.0, 10.0].into_iter().filter(|r| *r != base.limits.ratio.get()).filter_map(ratio) {
-        let (name, found) = (format!("{}×", r.get()), breached(&with(r)));
-        // Limits that make no difference are told in one line.
-        match by_ratio.last_mut() {
-            Some((names, same)) if *same == found => names.push(name),
-            _ => by_ratio.push((vec![name], found)),
-        }
-    }
-    all.extend(by_ratio.into_iter().map(|(names, breached_s)| WhatIf {
-        change: format!("a limit of {} in the place of {}×", names.join(", "), base.limits.ratio.get()),
-        breached_s,
-        text: said(breached_s),
-    }));
-    let mut try_it = |change: String, policy: &Policy| {
-        let breached_s = breached(policy);
-        all.push(WhatIf { change, breached_s, text: said(breached_s) });
-    };
-    if base.rule != RuleKind::Threshold {
-        for alpha in [0.01, 0.000_1].into_iter().filter(|a| *a != base.limits.alpha.get()) {
-            let Ok(a) = Alpha::try_new(alpha) else { continue };
-            let mut policy = base.clone();
-            policy.limits.alpha = a;
-            try_it(
-                format!(
-                    "evidence of {} in the place of {}",
-                    one_in(1.0 / alpha),
-                    one_in(1.0 / base.limits.alpha.get())
-                ),
-                &policy,
-            );
-        }
-        let plain = Policy { rule: RuleKind::Threshold, ..base.clone() };
-        try_it(format!("the plain rule, {} ticks in a row", base.limits.ticks), &plain);
-    } else {
-        try_it("the evidence rule".into(), &Policy { rule: RuleKind::Evidence, ..base.clone() });
-    }
-    if matches!(by, Some(By::Tick(_)) | None) {
-        all.extend(edge(replay, &with));
-    }
-    all
-}
-
-/// The largest limit by which it would still have been a breach: halving finds it to two digits.
-fn edge(replay: &Replay<'_>, with: &impl Fn(Ratio) -> Policy) -> Option<WhatIf> {
-    let breaks = |r: f64| Ratio::try_new(r).is_ok_and(|r| replay.breached(&with(r)).is_some());
-    let (mut low, mut high) = (1.01, 1000.0);
-    if !breaks(low) {
-        let text = "no limit above the normal itself would have made it a breach".to_owned();
-        return Some(WhatIf { change: "any limit".into(), breached_s: None, text });
-    }
-    if breaks(high) {
-        return None;
-    }
-    while high / low > 1.02 {
-        let middle: f64 = libm::sqrt(low * high);
-        if breaks(middle) { low = middle } else { high = middle }
-    }
-    let text = format!("up to about {low:.1}× it is a breach within what was read, beyond that it is not (yet)");
-    Some(WhatIf { change: "the limit that divides".into(), breached_s: None, text })
-}
-
-/// What kept a breach from being acted on.
-fn held(why: &Withheld) -> WhatIf {
-    let (change, text) = match why {
-        Withheld::ObserveMode => ("mode = \"auto\"", "it would have been rolled back at once"),
-        Withheld::Disarmed => ("armed", "it would have been rolled back at once"),
-        Withheld::RollbackUnsafe => ("announced as safe to roll back", "it would have been rolled back"),
-        Withheld::NoPlan => ("a plan with steps", "there would have been something to run"),
-        Withheld::Declined { .. } | Withheld::NotApproved => ("an approval", "it would have been rolled back"),
-        Withheld::NoSafeTarget { .. } => ("an old slot that serves", "there would have been where to go back to"),
-        Withheld::Preflight { .. } => ("a preflight that holds", "the steps would have been run"),
-        Withheld::ControlToo { .. } => ("controls that stay well", "the switch would have been the cause"),
-        Withheld::TargetWasBad { .. } => ("a normal that is none of an incident", "it would have been rolled back"),
-        Withheld::Brake { .. } => ("brakes that are open", "it would have been rolled back at once"),
-    };
-    WhatIf { change: change.into(), breached_s: None, text: text.into() }
-}
-
-// ---------------------------------------------------------------------- the rules of other tools
-
-fn rivals(account: &Account, replay: Option<&Replay<'_>>) -> Vec<RivalSays> {
-    let Some(replay) = replay else { return Vec::new() };
-    let ours = replay.breached(replay.policy).map(|at| replay.seconds(replay.cells[at].to));
-    let seen = Seen {
-        minutes: minutes(account),
-        ticks: replay
-            .cells
-            .iter()
-            .filter_map(|cell| {
-                let counts = cell.counts.value()?;
-                Some(SeenTick { to_s: replay.seconds(cell.to), requests: counts.requests(), bad: counts.bad() })
-            })
-            .collect(),
-    };
-    let says = |rival: Rival| {
-        let at = rival.rolls_back_s(&seen);
-        let text = match (at, ours) {
-            (Some(at), Some(ours)) if at + 0.5 < ours => {
-                format!("rolls back at {}, {} before", duration(at), duration(ours - at))
-            }
-            (Some(at), Some(ours)) if at > ours + 0.5 => {
-                format!("rolls back at {}, {} after", duration(at), duration(at - ours))
-            }
-            (Some(at), Some(_)) => format!("rolls back at {}, too", duration(at)),
-            (Some(at), None) => format!("rolls back at {}, where flipback finds no breach", duration(at)),
-            (None, Some(_)) => "does not roll back within what was read".to_owned(),
-            (None, None) => "does not roll back, either".to_owned(),
-        };
-        RivalSays { name: rival.name().into(), rule: rival.says().into(), rolls_back_s: at, text }
-    };
-    Rival::ALL.map(says).into()
-}
-
-/// The recorded normal by minutes; its own sum where its cells are gone.
-fn minutes(account: &Account) -> Vec<(f64, f64)> {
-    let mut all: Vec<(i64, f64, f64)> = Vec::new();
-    for cell in &account.normal {
-        let minute = cell.to.as_millis().saturating_sub(1).div_euclid(60_000);
-        let (n, x) = (cell.counts.requests(), cell.counts.bad());
-        match all.last_mut() {
-            Some(last) if last.0 == minute => (last.1, last.2) = (last.1 + n, last.2 + x),
-            _ => all.push((minute, n, x)),
-        }
-    }
-    if all.is_empty() {
-        return account.view.baseline.iter().map(|b| (b.counts.requests(), b.counts.bad())).collect();
-    }
-    all.into_iter().map(|(_, n, x)| (n, x)).collect()
 }
 
 #[cfg(test)]

@@ -5,3 +5,4 @@ pub mod explain;
 pub mod glance;
 pub mod replay;
 pub mod rivals;
+pub mod what_if;

@@ -32,6 +32,8 @@ const FUEL: u64 = 50_000_000;
 /// Sections of a page have these ids: they are replaced one by one.
 const SECTION: &str = "<section id=\"";
 const SECTION_END: &str = "</section>";
+const TITLE: &str = "<title>";
+const TITLE_END: &str = "</title>";
 
 #[derive(Debug)]
 pub struct Html(Environment<'static>);
@@ -82,9 +84,12 @@ fn md(text: &str) -> String {
     out
 }
 
-/// The sections of a page by their ids.
+/// The sections of a page by their ids, and its title.
 pub fn sections(page: &str) -> Vec<(&str, &str)> {
     let mut found = Vec::new();
+    if let (Some(from), Some(to)) = (page.find(TITLE), page.find(TITLE_END)) {
+        found.extend(page.get(from..to + TITLE_END.len()).map(|title| ("title", title)));
+    }
     let mut rest = page;
     while let Some(at) = rest.find(SECTION) {
         let from = &rest[at..];
@@ -183,10 +188,14 @@ mod tests {
 
     #[test]
     fn a_page_falls_into_its_sections() {
-        let page = "<main><section id=\"a\">1</section> <section id=\"b\"><p>2</p></section></main>";
+        let page = "<title>t</title><main><section id=\"a\">1</section> <section id=\"b\"><p>2</p></section></main>";
         assert_eq!(
             sections(page),
-            [("a", "<section id=\"a\">1</section>"), ("b", "<section id=\"b\"><p>2</p></section>")]
+            [
+                ("title", "<title>t</title>"),
+                ("a", "<section id=\"a\">1</section>"),
+                ("b", "<section id=\"b\"><p>2</p></section>")
+            ]
         );
     }
 }

@@ -522,7 +522,10 @@ fn a_daemon_tells_each_receiver_what_is_for_it() {
     assert!(announced.status.success());
     let subjects =
         |daemon: &Daemon| -> Vec<String> { daemon.mails().iter().map(|m| header(m, "X-Flipback-Reason")).collect() };
-    wait_until(SOON, "the beginning is told by mail", || (subjects(&daemon) == ["opened"]).then_some(()));
+    // The next one may be there before anybody has looked.
+    wait_until(SOON, "the beginning is told by mail", || {
+        subjects(&daemon).contains(&"opened".to_owned()).then_some(())
+    });
     println!("mail after {:.1} s, while another channel hangs for 15 s", began.elapsed().as_secs_f64());
     assert!(began.elapsed() < Duration::from_secs(12), "a channel that hangs holds up no other");
     let actions = || -> Vec<String> {

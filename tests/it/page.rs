@@ -115,6 +115,8 @@ fn a_switch_from_sign_in_to_history() {
         "document.querySelector('#s-state .badge').innerText === 'APPROVE?'",
     );
     assert_eq!(browser.value("window.kept"), "the same page", "without a reload");
+    assert!(browser.value("document.title").as_str().unwrap().starts_with("APPROVE? · checkout"));
+    assert!(browser.text("#news").contains("May flipback go back to blue?"), "a screen reader is told");
     keep_all(&browser, "watch");
     browser.click("#o-approve summary");
     browser.fill("#w-approve", "errors <b>everywhere</b>");

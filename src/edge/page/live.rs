@@ -77,8 +77,7 @@ impl Drop for Seat {
 /// Everything first, then what changes, until the daemon stops.
 pub async fn follow(page: Arc<Page>, topic: Topic) -> Result<impl Stream<Item = Arc<str>> + use<>, StatusCode> {
     let seat = Seat::take(&page).ok_or(StatusCode::SERVICE_UNAVAILABLE)?;
-    let room = enter(&page, &topic).await?;
-    let news = room.news.subscribe();
+    let (room, news) = enter(&page, &topic).await?;
     let stop = page.stop.clone();
     Ok(unfold((news, room, true, seat, stop), |(mut news, room, whole, seat, stop)| async move {
         if whole {
@@ -104,21 +103,24 @@ fn message(sections: &Shown) -> Arc<str> {
     json!({ "sections": sections }).to_string().into()
 }
 
-/// The room of a topic; the first who enters has its page made.
-async fn enter(page: &Arc<Page>, topic: &Topic) -> Result<Room, StatusCode> {
-    let known = page.hub.rooms.lock().unwrap_or_else(PoisonError::into_inner).get(topic).cloned();
-    if let Some(room) = known {
-        return Ok(room);
+/// The room of a topic and a seat in it; the first who enters has its page made.
+async fn enter(page: &Arc<Page>, topic: &Topic) -> Result<(Room, broadcast::Receiver<Arc<str>>), StatusCode> {
+    // Seated under the lock: nobody enters a room that is being left.
+    let seated = |room: &Room| (room.clone(), room.news.subscribe());
+    let known = page.hub.rooms.lock().unwrap_or_else(PoisonError::into_inner).get(topic).map(seated);
+    if let Some(known) = known {
+        return Ok(known);
     }
     let shown = make(page, topic).await.ok_or(StatusCode::NOT_FOUND)?;
     let mut rooms = page.hub.rooms.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(room) = rooms.get(topic) {
-        return Ok(room.clone()); // somebody else was faster
+        return Ok(seated(room)); // somebody else was faster
     }
     let room = Room { news: broadcast::Sender::new(BEHIND_MAX), shown: Arc::new(Mutex::new(shown)) };
+    let own = seated(&room);
     rooms.insert(topic.clone(), room.clone());
-    tokio::spawn(keep(page.clone(), topic.clone(), room.clone()));
-    Ok(room)
+    tokio::spawn(keep(page.clone(), topic.clone(), room));
+    Ok(own)
 }
 
 /// Makes the page anew when it may be different, for as long as somebody looks.
@@ -131,7 +133,7 @@ async fn keep(page: Arc<Page>, topic: Topic, room: Room) {
         }
         {
             let mut rooms = page.hub.rooms.lock().unwrap_or_else(PoisonError::into_inner);
-            // Looked at under the lock: nobody enters a room that is being left.
+            // Under the lock, as seats are taken.
             if room.news.receiver_count() == 0 {
                 rooms.remove(&topic);
                 return;

@@ -4,19 +4,29 @@
   const say = document.getElementById("live");
   if (!main || !window.EventSource) return;
   const host = say.textContent;
+  const news = document.getElementById("news");
   const later = new Map();
   const typing = (box) => {
     const at = document.activeElement;
     return at && box.contains(at) && at.matches("input, select, textarea");
   };
+  const made = (html) => {
+    const box = document.createElement("template");
+    box.innerHTML = html;
+    return box.content.firstElementChild;
+  };
   const put = (id, html) => {
+    // The name of a tab in the background says how it stands.
+    if (id === "title") return void (document.title = made(html).textContent);
     const old = document.getElementById(id);
     if (!old) return;
     // Nobody's words are taken from under the fingers.
     if (typing(old)) return void later.set(id, html);
-    const box = document.createElement("template");
-    box.innerHTML = html;
-    const fresh = box.content.firstElementChild;
+    later.delete(id);
+    const fresh = made(html);
+    // A screen reader is told of what stands otherwise now, and of nothing else.
+    const lead = (section) => section.querySelector(".lead")?.textContent.trim();
+    if (lead(fresh) && lead(fresh) !== lead(old)) news.textContent = lead(fresh);
     for (const open of old.querySelectorAll("details[open][id]")) {
       const same = fresh.querySelector("#" + CSS.escape(open.id));
       if (same) same.open = true;
@@ -44,8 +54,6 @@
     say.className = "live off";
   };
   source.onmessage = (event) => {
-    const news = JSON.parse(event.data);
-    if (news.title) document.title = news.title;
-    for (const [id, html] of Object.entries(news.sections)) put(id, html);
+    for (const [id, html] of Object.entries(JSON.parse(event.data).sections)) put(id, html);
   };
 })();
