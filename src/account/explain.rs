@@ -320,7 +320,7 @@ fn normal_lines(s: &Scale, w: &WatchView) -> Vec<String> {
             ));
         }
     }
-    if s.limits.1 > s.limits.0 {
+    if percent(s.limits.0) != percent(s.limits.1) {
         lines.push(format!(
             "the normal is known only so well: weighed against 14 limits from {} to {}",
             percent(s.limits.0),

@@ -40,7 +40,8 @@ impl Terminal {
 
     fn capture(&self, with_colours: bool) -> String {
         let mut command = Command::new(program("tmux"));
-        command.args(["-S", &self.socket, "capture-pane", "-p"]);
+        // With the lines that the end of the command may have pushed out of sight.
+        command.args(["-S", &self.socket, "capture-pane", "-p", "-S", "-3"]);
         if with_colours {
             command.arg("-e");
         }
