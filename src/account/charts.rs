@@ -37,7 +37,7 @@ pub fn of_breach(account: &Account, at: Timestamp) -> Vec<Chart> {
     if w.is_drill() {
         return Vec::new();
     }
-    let begin = cut_over(w).max(breach.since - BEFORE);
+    let begin = w.began().max(breach.since - BEFORE);
     let frame = (begin - lead(begin, at), at);
     let facts = Facts::of(account);
     drawable(&breach.evidence).filter_map(|e| facts.chart(w, e, frame)).collect()
@@ -55,7 +55,7 @@ pub fn of_watch(account: &Account) -> Vec<Chart> {
     let to = [said, w.breach.as_ref().map(|b| b.at), w.ended_at].into_iter().flatten().fold(last, Timestamp::max);
     let first = account.readings.iter().map(|read| read.cell.from).min().unwrap_or(to);
     // What was pruned leaves no empty half of a picture.
-    let begin = cut_over(w).max(first);
+    let begin = w.began().max(first);
     let frame = (begin - lead(begin, to), to);
     let facts = Facts::of(account);
     let mut charts: Vec<Chart> = shown(w).into_iter().filter_map(|e| facts.chart(w, e, frame)).collect();
@@ -135,18 +135,18 @@ impl<'a> Facts<'a> {
     }
 }
 
-fn cut_over(w: &WatchView) -> Timestamp {
-    w.cut_over_at.unwrap_or(w.opened_at)
-}
-
 fn lead(begin: Timestamp, to: Timestamp) -> Span {
     Span::from_millis(((to.since(begin).as_millis() as f64) * LEAD) as u64).max(LEAD_MIN)
 }
 
 /// Signals with a line of their own: as they broke, where they did.
 fn shown(w: &WatchView) -> Vec<&Evidence> {
-    let now = w.breach.as_ref().map_or(&w.evidence, |breach| &breach.evidence);
-    now.iter().filter(has_a_line).take(CHARTS_MAX).collect()
+    w.telling().iter().filter(has_a_line).take(CHARTS_MAX).collect()
+}
+
+/// What the chart of a signal is called.
+pub fn title(w: &WatchView, signal: &Signal) -> String {
+    format!("{signal} of {}", w.switch.service)
 }
 
 /// A signal's chart from its lines: what a watch adds to them is the same for readings and for samples.
@@ -159,7 +159,7 @@ pub fn framed(
     band: Option<Band>,
 ) -> Chart {
     Chart {
-        title: format!("{} of {}", e.signal, w.switch.service),
+        title: title(w, &e.signal),
         unit: match e.signal {
             Signal::ErrorRate => Unit::Percent,
             Signal::Latency(_) => Unit::Milliseconds,

@@ -76,7 +76,7 @@ pub fn of(account: &Account) -> Explanation {
     let ticks = account.ticks();
     let replay = Replay::of(account);
     let by = w.breach.as_ref().map(|breach| decided_by(breach, &ticks));
-    let evidence = w.breach.as_ref().map_or(&w.evidence, |breach| &breach.evidence);
+    let evidence = w.telling();
     let scales = replay.as_ref().map(Replay::scales).unwrap_or_default();
     let mut notes = Vec::new();
     if w.ticks > 0 && ticks.is_empty() {
@@ -116,7 +116,7 @@ pub fn of(account: &Account) -> Explanation {
             .as_ref()
             .map(|replay| what_if(w, replay, matches!(by, Some(By::Tick(_)) | None)))
             .unwrap_or_default(),
-        rivals: rivals(account, replay.as_ref()),
+        rivals: replay.as_ref().map(|replay| rivals(account, replay, again)).unwrap_or_default(),
         notes,
     }
 }
@@ -136,7 +136,7 @@ fn decided_by(breach: &Breach, ticks: &[JudgedTick<'_>]) -> By {
 // ---------------------------------------------------------------------- in words
 
 fn verdict(w: &WatchView, by: Option<&By>, ticks: &[JudgedTick<'_>]) -> String {
-    let cut = w.cut_over_at.unwrap_or(w.opened_at);
+    let cut = w.began();
     let end = match &w.outcome {
         Some(outcome) => format!("It ended as {outcome}."),
         None => format!("It is {} now, and {}.", w.phase.as_str().replace('_', " "), w.verdict),
@@ -369,7 +369,7 @@ fn shown(ln_e: f64) -> String {
 
 fn tick_rows(w: &WatchView, ticks: &[JudgedTick<'_>], by: Option<&By>) -> Vec<TickRow> {
     let skew_ms = w.clock.map_or(0, |clock| clock.skew_ms);
-    let cut = w.cut_over_at.unwrap_or(w.opened_at).shifted(skew_ms);
+    let cut = w.began().shifted(skew_ms);
     let exp = |ln_e: f64| libm::exp(ln_e.clamp(0.0, 300.0));
     let row = |(i, tick): (usize, &JudgedTick<'_>)| {
         let said = &tick.judged.said;

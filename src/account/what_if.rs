@@ -126,9 +126,9 @@ fn held(why: &Withheld) -> WhatIf {
 
 // ---------------------------------------------------------------------- the rules of other tools
 
-pub(super) fn rivals(account: &Account, replay: Option<&Replay<'_>>) -> Vec<RivalSays> {
-    let Some(replay) = replay else { return Vec::new() };
-    let ours = replay.breached(replay.policy).map(|at| replay.seconds(replay.cells[at].to));
+/// `breached`: the place of the tick by which our own rule calls it a breach.
+pub(super) fn rivals(account: &Account, replay: &Replay<'_>, breached: Option<usize>) -> Vec<RivalSays> {
+    let ours = breached.map(|at| replay.seconds(replay.cells[at].to));
     let seen = Seen {
         minutes: minutes(account),
         ticks: replay

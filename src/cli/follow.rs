@@ -1,15 +1,13 @@
 //! `flipback follow`: a watch as it goes on. A screen that is drawn anew on a terminal, lines everywhere else.
 
-use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use console::{Term, measure_text_width, style, truncate_str};
 
 use super::client::{Client, Trouble};
-use super::wait::unix_s;
+use super::wait::now;
 use super::{Global, Output, exit, print};
 use crate::domain::account::Account;
-use crate::domain::time::Timestamp;
 use crate::domain::view::WatchView;
 use crate::face::terminal::{Line, Piece, line, screen};
 use crate::words::safe::{path_part, tame};
@@ -116,8 +114,7 @@ impl Face {
         if global.output == Output::Json {
             return Face::Json { said: String::new() };
         }
-        let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
-        if !std::io::stdout().is_terminal() || dumb {
+        if !super::on_screen() {
             return Face::Lines { told: 0, said: String::new(), said_at: None };
         }
         console::set_colors_enabled(super::colours());
@@ -127,7 +124,7 @@ impl Face {
     }
 
     fn show(&mut self, account: &Account) {
-        let now = Timestamp::from_millis(unix_s().saturating_mul(1000));
+        let now = now();
         match self {
             Face::Screen { term, drawn } => {
                 let (rows, columns) = term.size();

@@ -277,11 +277,15 @@ pub fn main() -> i32 {
     }
 }
 
-/// Whether colours are wanted at all: on a terminal, and not where NO_COLOR says no.
-pub(crate) fn colours() -> bool {
+/// Whether what is printed goes to a terminal that can be drawn on.
+pub(crate) fn on_screen() -> bool {
     use std::io::IsTerminal as _;
-    let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-    std::io::stdout().is_terminal() && !set("NO_COLOR") && std::env::var_os("TERM").is_some_and(|term| term != "dumb")
+    std::io::stdout().is_terminal() && std::env::var_os("TERM").is_some_and(|term| term != "dumb")
+}
+
+/// Whether colours are wanted at all: not where NO_COLOR says no.
+pub(crate) fn colours() -> bool {
+    on_screen() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 /// Writes data; a reader that went away (a pipe to head) is no error.

@@ -1,8 +1,8 @@
 //! `flipback report`: a post-mortem's draft in one file.
 
 use super::show::of_watch;
+use super::wait::now;
 use super::{Global, Output, exit, print, print_json};
-use crate::domain::time::Timestamp;
 use crate::face::html::Html;
 use crate::face::report::Report;
 
@@ -30,9 +30,4 @@ pub fn run(global: &Global, id: &str) -> i32 {
             exit::FAILED
         }
     }
-}
-
-/// When the draft was made, for people.
-fn now() -> Timestamp {
-    Timestamp::from_millis(super::wait::unix_s().saturating_mul(1000))
 }

@@ -10,10 +10,11 @@ use crate::domain::signal::Signal;
 use crate::domain::switch::Kind;
 use crate::domain::switch::{ServiceName, SwitchId};
 use crate::domain::time::{Span, Timestamp};
-use crate::domain::verdict::{Evidence, Outcome, SignalState};
+use crate::domain::verdict::{Evidence, Outcome};
 use crate::domain::view::WatchView;
 use crate::edge::api::types::Status;
 use crate::face::standing::{self, Standing};
+use crate::face::terminal::state;
 use crate::journal::{Reader, WatchFilter};
 use crate::words::numbers::{counted, one_in};
 use crate::words::safe::{path_part, tame};
@@ -98,7 +99,7 @@ pub struct HistoryArgs {
 /// A day, an instant with its zone, or how long ago.
 fn instant(text: &str) -> Result<Timestamp, String> {
     if let Ok(ago) = Span::parse(text) {
-        return Ok(Timestamp::from_millis(super::wait::unix_s().saturating_mul(1000)) - ago);
+        return Ok(super::wait::now() - ago);
     }
     let whole = if text.len() == 10 { format!("{text}T00:00:00Z") } else { text.to_owned() };
     match chrono::DateTime::parse_from_rfc3339(&whole) {
@@ -355,14 +356,7 @@ fn evidence_row(e: &Evidence) -> [String; 8] {
         Signal::Traffic | Signal::Custom(_) => format!("{v}"),
     };
     let shown = |v: Option<f64>| v.map_or("–".into(), number);
-    let state = match e.state {
-        SignalState::Fine => "fine",
-        SignalState::Above => "above",
-        SignalState::Breached => "BREACHED",
-        SignalState::Thin => "thin",
-        SignalState::Blind => "no reading",
-        SignalState::NotJudged => "not judged",
-    };
+    let (state, _) = state(e.state);
     [
         e.signal.to_string(),
         state.into(),

@@ -134,7 +134,7 @@ fn code(outcome: &Outcome) -> i32 {
 
 /// When what is waited for can be over at the earliest, and when it began.
 fn stretch(view: &WatchView, soak: bool) -> (Timestamp, Timestamp) {
-    let began = view.cut_over_at.unwrap_or(view.opened_at);
+    let began = view.began();
     let ends = if soak { view.soak_ends_at } else { view.soak_ends_at - view.long };
     (began, ends)
 }
@@ -215,7 +215,7 @@ impl Face {
     }
 
     fn show(&mut self, view: &WatchView, soak: bool) {
-        let now = Timestamp::from_millis(unix_s().saturating_mul(1000));
+        let now = now();
         let (part, left) = progress(view, soak, now);
         let state = state(view);
         let what = if soak || view.long.is_zero() { "the soak" } else { "the fast phase" };
@@ -287,9 +287,14 @@ fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
+/// The same as an instant.
+pub(super) fn now() -> Timestamp {
+    Timestamp::from_millis(unix_s().saturating_mul(1000))
+}
+
 /// The wall clock is only shown by: what is decided is decided by the daemon.
 #[allow(clippy::disallowed_methods, reason = "a progress bar is drawn for a person's clock")]
-pub(super) fn unix_s() -> i64 {
+fn unix_s() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(0))
 }
 

@@ -76,6 +76,16 @@ pub struct WatchView {
 }
 
 impl WatchView {
+    /// When the traffic moved, as far as is known.
+    pub fn began(&self) -> Timestamp {
+        self.cut_over_at.unwrap_or(self.opened_at)
+    }
+
+    /// The signals that people are shown: as they broke, where they did.
+    pub fn telling(&self) -> &Vec<Evidence> {
+        self.breach.as_ref().map_or(&self.evidence, |breach| &breach.evidence)
+    }
+
     /// An exercise, not a switch.
     pub fn is_drill(&self) -> bool {
         let ended = matches!(self.outcome, Some(Outcome::Drilled { .. } | Outcome::DrillFailed { .. }));

@@ -55,7 +55,7 @@ impl Report {
     pub fn new(account: &Account, made_at: Timestamp) -> Report {
         let w = &account.view;
         let Standing { badge, tone, sentence } = standing::of(w);
-        let evidence = w.breach.as_ref().map_or(&w.evidence, |breach| &breach.evidence);
+        let evidence = w.telling();
         let (readings, readings_more) = readings(account, ROWS_MAX);
         Report {
             title: standing::title(w),

@@ -119,7 +119,7 @@ pub fn meters(w: &WatchView, now: Timestamp) -> Vec<Meter> {
         return Vec::new();
     }
     let mut all = Vec::new();
-    let began = w.cut_over_at.unwrap_or(w.opened_at);
+    let began = w.began();
     if w.outcome.is_none() && matches!(w.phase, PhaseWord::CuttingOver | PhaseWord::Soaking | PhaseWord::Asking) {
         let whole = w.soak_ends_at.since(began).as_secs_f64().max(1.0);
         let gone = now.since(began).as_secs_f64();
@@ -130,7 +130,7 @@ pub fn meters(w: &WatchView, now: Timestamp) -> Vec<Meter> {
         };
         all.push(Meter::new("Soak", gone / whole, text, "busy"));
     }
-    let evidence = w.breach.as_ref().map_or(&w.evidence, |b| &b.evidence);
+    let evidence = w.telling();
     let said = w.breach.as_ref().map_or(w.one_in, |b| b.one_in);
     if let (Some(said), Some(proof)) = (said, evidence.iter().find_map(|e| e.proof)) {
         let part = libm::log(said.max(1.0)) / libm::log(proof.needed.max(2.0));

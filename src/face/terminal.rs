@@ -42,10 +42,10 @@ pub fn screen(account: &Account, now: Timestamp, columns: usize, rows: usize) ->
     let pictures = charts::of_watch(account);
     if !w.is_drill() && !w.evidence.is_empty() {
         lines.push(Vec::new());
-        let evidence = w.breach.as_ref().map_or(&w.evidence, |breach| &breach.evidence);
+        let evidence = w.telling();
         let wide = evidence.iter().map(|e| e.signal.to_string().chars().count()).max().unwrap_or(0);
         for e in evidence {
-            let title = format!("{} of {}", e.signal, w.switch.service);
+            let title = charts::title(w, &e.signal);
             let chart = pictures.iter().find(|chart| chart.title == title);
             let room = columns.saturating_sub(wide + 44).min(BAR_MAX);
             let blocks = chart.filter(|_| columns >= NARROW && room >= 8).map(|chart| chart.blocks(room));
@@ -103,7 +103,8 @@ fn signal(e: &Evidence, wide: usize, blocks: Option<String>) -> Line {
     line
 }
 
-fn state(state: SignalState) -> (&'static str, &'static str) {
+/// A signal's state in a word, and its tone.
+pub fn state(state: SignalState) -> (&'static str, &'static str) {
     match state {
         SignalState::Fine => ("fine", "good"),
         SignalState::Above => ("above", "warn"),

@@ -50,7 +50,6 @@ pub struct WatchPage {
 #[derive(Debug, Clone, Serialize)]
 pub struct Picture {
     pub svg: String,
-    pub words: String,
 }
 
 #[derive(Debug, Clone, Default, Serialize)]
@@ -115,7 +114,7 @@ impl WatchPage {
     pub fn new(account: &Account, beside: Beside, now: Timestamp) -> WatchPage {
         let w = &account.view;
         let Standing { badge, tone, sentence } = standing::of(w);
-        let evidence = w.breach.as_ref().map_or(&w.evidence, |breach| &breach.evidence);
+        let evidence = w.telling();
         let (readings, readings_more) = readings(account, READINGS_SHOWN);
         let mut links = beside.links;
         let runbook = w.runbook.iter().map(|url| Link { name: "Runbook".into(), url: tame(url, 500) });
@@ -130,10 +129,8 @@ impl WatchPage {
             sentence: tame(&sentence, 500),
             meters: standing::meters(w, now),
             next: next(w),
-            charts: charts::of_watch(account)
-                .iter()
-                .map(|chart| Picture { svg: chart.svg(), words: chart.words() })
-                .collect(),
+            // What they show in words is in them.
+            charts: charts::of_watch(account).iter().map(|chart| Picture { svg: chart.svg() }).collect(),
             // A drill reads nothing.
             signals: if w.is_drill() { Vec::new() } else { evidence.iter().map(|e| signal_row(e, w)).collect() },
             plan: plan(w),

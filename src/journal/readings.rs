@@ -112,7 +112,7 @@ impl Reader {
     pub fn account(&self, id: &SwitchId) -> Result<Option<Account>, JournalError> {
         let Some(view) = self.watch(id)? else { return Ok(None) };
         let service = &view.switch.service;
-        let cut = view.cut_over_at.unwrap_or(view.opened_at);
+        let cut = view.began();
         let until = view.ended_at.unwrap_or(cut + view.soak + view.long);
         // A quarter of the whole shows how it was before.
         let lead = Span::from_millis(until.since(cut).as_millis() / 4).clamp(LEAD_MIN, LEAD_MAX);

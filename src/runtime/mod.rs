@@ -41,7 +41,7 @@ use crate::edge::page::{self, PageParts};
 use crate::edge::sources::{Finding, Level, Prometheus, graph_link, shown_query};
 use crate::edge::{detectors, schedule, systemd, telemetry};
 use crate::engine::message::{Input, Job};
-use crate::face::watch::{Beside, Link, Query};
+use crate::face::watch::{Beside, Query};
 use crate::journal::{Journal, JournalError, Reader, Write};
 use disk::Disk;
 use dispatch::Dispatch;
@@ -539,11 +539,7 @@ fn beside(outbox: Outbox) -> page::FindBeside {
         Beside {
             queries: queries.into_iter().map(|q| Query { name: q.name, query: q.query, link: q.link }).collect(),
             // The page needs no link to itself.
-            links: links
-                .into_iter()
-                .filter(|link| link.name != STATUS_PAGE)
-                .map(|link| Link { name: link.name, url: link.url })
-                .collect(),
+            links: links.into_iter().filter(|link| link.name != STATUS_PAGE).collect(),
         }
     })
 }
@@ -573,7 +569,7 @@ fn shown_queries(settings: Arc<RwLock<Arc<Settings>>>) -> Queries {
             Some(breach) => (breach.to, Span::from_mins(5)),
             None => (now, Span::from_mins(5)),
         };
-        let evidence = w.breach.as_ref().map_or(&w.evidence, |b| &b.evidence);
+        let evidence = w.telling();
         evidence
             .iter()
             .filter_map(|e| {

@@ -102,7 +102,7 @@ impl Desk {
 
     /// The same of a watch, as it is at `at`.
     pub fn links_of(&self, w: &WatchView, at: Timestamp) -> Vec<Link> {
-        let from = w.cut_over_at.unwrap_or(w.opened_at) - AROUND;
+        let from = w.began() - AROUND;
         let values = [
             ("service", w.switch.service.to_string()),
             ("slot", w.switch.new.to_string()),

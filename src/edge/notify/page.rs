@@ -24,11 +24,7 @@ pub struct ShownQuery {
 }
 
 /// Where to look further.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Link {
-    pub name: String,
-    pub url: String,
-}
+pub use crate::face::watch::Link;
 
 /// A subject is read on a telephone's lock screen.
 const SUBJECT_CHARS: usize = 180;
@@ -111,7 +107,7 @@ pub fn colour(severity: Severity) -> &'static str {
 
 pub fn page(notice: &Notice, queries: &[ShownQuery], links: &[Link], host: &str) -> Page {
     let w = &notice.watch;
-    let evidence = w.breach.as_ref().map_or(&w.evidence, |b| &b.evidence);
+    let evidence = w.telling();
     let breached: Vec<&Evidence> = evidence.iter().filter(|e| e.state == SignalState::Breached).collect();
     let severity = notice.reason.severity();
     let mut links: Vec<Link> =

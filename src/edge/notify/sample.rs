@@ -158,7 +158,7 @@ fn charts(notice: &Notice) -> Vec<(ChartRef, Option<Vec<u8>>)> {
         .enumerate()
         .filter_map(|(i, e)| {
             let (value, normal) = (e.value?, e.baseline?);
-            let cut = w.cut_over_at.unwrap_or(w.opened_at);
+            let cut = w.began();
             let from = cut - Span::from_secs(30);
             let end = w.recovery.as_ref().map_or(notice.at, |r| r.proven_at).max(breach.at);
             let to = (notice.at + Span::from_secs(2)).max(end + Span::from_secs(20));
