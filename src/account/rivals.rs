@@ -3,6 +3,22 @@
 //! Each takes the recorded error rate as its normal. Their settings are the tools' defaults or their
 //! documentation's examples.
 
+use crate::domain::counts::Cell;
+
+/// Requests and bad ones by minute, of cells in the order of time.
+pub fn by_minute<'a>(cells: impl IntoIterator<Item = &'a Cell>) -> Vec<(f64, f64)> {
+    let mut all: Vec<(i64, f64, f64)> = Vec::new();
+    for cell in cells {
+        let minute = cell.to.as_millis().saturating_sub(1).div_euclid(60_000);
+        let (n, x) = (cell.counts.requests(), cell.counts.bad());
+        match all.last_mut() {
+            Some(last) if last.0 == minute => (last.1, last.2) = (last.1 + n, last.2 + x),
+            _ => all.push((minute, n, x)),
+        }
+    }
+    all.into_iter().map(|(_, n, x)| (n, x)).collect()
+}
+
 /// What a rule sees of a soak: counts, and when they were in.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Seen {

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::replay::Replay;
-use super::rivals::{Rival, Seen, SeenTick};
+use super::rivals::{Rival, Seen, SeenTick, by_minute};
 use crate::domain::account::Account;
 use crate::domain::policy::{Alpha, Policy, Ratio, RuleKind};
 use crate::domain::verdict::{Outcome, Withheld};
@@ -161,17 +161,9 @@ pub(super) fn rivals(account: &Account, replay: &Replay<'_>, breached: Option<us
 
 /// The recorded normal by minutes; its own sum where its cells are gone.
 fn minutes(account: &Account) -> Vec<(f64, f64)> {
-    let mut all: Vec<(i64, f64, f64)> = Vec::new();
-    for cell in &account.normal {
-        let minute = cell.to.as_millis().saturating_sub(1).div_euclid(60_000);
-        let (n, x) = (cell.counts.requests(), cell.counts.bad());
-        match all.last_mut() {
-            Some(last) if last.0 == minute => (last.1, last.2) = (last.1 + n, last.2 + x),
-            _ => all.push((minute, n, x)),
-        }
-    }
+    let all = by_minute(&account.normal);
     if all.is_empty() {
         return account.view.baseline.iter().map(|b| (b.counts.requests(), b.counts.bad())).collect();
     }
-    all.into_iter().map(|(_, n, x)| (n, x)).collect()
+    all
 }

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use super::stage::{self, Ending, Kept, Stage, World};
 use super::traffic::{Counted, Stream, Traffic};
 use crate::account::rivals::{Seen, SeenTick};
-use crate::domain::account::{Account, Judged, ReadCell, Said};
+use crate::domain::account::Account;
 use crate::domain::action::{Action, Exec};
 use crate::domain::baseline::{Baseline, BaselineAsk};
-use crate::domain::brakes::Brakes;
 use crate::domain::counts::{Cell, Counts};
 use crate::domain::plan::{OnFailure, Plan, Step, When};
 use crate::domain::policy::{Alpha, Limits, Mode, Policy, Ratio, RuleKind, Share, TailNull, WarmUp};
@@ -18,9 +18,7 @@ use crate::domain::service::{Metrics, Service, SlotSpec, Slots};
 use crate::domain::signal::{Observation, Quantile, Reading, SlotCell, SourceClock};
 use crate::domain::switch::{Announcement, ServiceName, Slot};
 use crate::domain::time::{Span, Timestamp};
-use crate::domain::view::WatchView;
-use crate::engine::Engine;
-use crate::engine::message::{Command, Input, RequestId};
+use crate::engine::message::ObserveAsk;
 use crate::judge::recorded::{self, Facts};
 
 /// A whole hour, so that ticks of every length lie on the grid.
@@ -156,71 +154,43 @@ pub fn play(setup: &Setup, trace: &Trace) -> Option<f64> {
 
 /// The same with what a journal would keep of it.
 pub fn account(setup: &Setup, trace: &Trace) -> Option<Account> {
-    let mut kept = Vec::new();
+    let mut kept = Kept::default();
     run(setup, trace, Some(&mut kept));
-    let view = kept.iter().rev().find_map(|(_, _, _, view)| view.clone())?;
-    let (mut readings, mut judged): (Vec<ReadCell>, Vec<Judged>) = (Vec::new(), Vec::new());
-    for (seq, at, cell, view) in kept {
-        readings.extend(cell.map(|cell| ReadCell { seq, slot: slot("green"), cell }));
-        let said = view.map(|view| Said::of(&view)).filter(|said| said.tick > judged.len() as u32);
-        judged.extend(said.map(|said| Judged { seq, at, said }));
-    }
-    Some(Account { view, readings, judged, before: Vec::new(), normal: Vec::new() })
+    kept.account()
 }
 
-/// Place, instant, what was read of the new slot, and the watch after it.
-type Kept = Vec<(i64, Timestamp, Option<SlotCell>, Option<WatchView>)>;
-
-fn keep(kept: &mut Kept, engine: &mut Engine, now: Timestamp, input: &Input) {
-    let cell = match input {
-        Input::Observed { observation: Observation::Cell(cell), .. } if cell.counts.value().is_some() => {
-            // The old slot stands still in these worlds.
-            Some(cell).filter(|cell| cell.counts.value().is_some_and(|counts| counts.requests() > 0.0))
-        }
-        _ => None,
+fn run(setup: &Setup, trace: &Trace, kept: Option<&mut Kept>) -> Option<f64> {
+    let stage = Stage {
+        services: vec![service(setup)],
+        announcement: announcement(),
+        began: BEGAN,
+        until: BEGAN + Span::from_secs(2 * setup.whole_s() + 3600),
     };
-    let seq = i64::try_from(kept.len()).unwrap_or(i64::MAX);
-    kept.push((seq, now, cell.map(|cell| (**cell).clone()), engine.take_views().pop()));
+    match stage::play(stage, &mut Traced { trace, clock: clock(setup), next: 0 }, kept) {
+        Ending::RolledBack(at) => Some(at.since(BEGAN).as_secs_f64()),
+        Ending::Ended(_) | Ending::Open => None,
+    }
 }
 
-fn run(setup: &Setup, trace: &Trace, mut kept: Option<&mut Kept>) -> Option<f64> {
-    let mut engine = Engine::new();
-    let mut now = BEGAN;
-    let mut queue =
-        engine.handle(now, &Input::Configured { services: vec![service(setup)], brakes: Brakes::default() });
-    let announced = Input::Announced { request: RequestId(1), announcement: announcement() };
-    queue.extend(engine.handle(now, &announced));
-    let end = BEGAN + Span::from_secs(2 * setup.whole_s() + 3600);
-    let mut next = 0;
-    loop {
-        while !queue.is_empty() {
-            for command in std::mem::take(&mut queue) {
-                let answer = match command {
-                    Command::ChooseBaseline { id, .. } => {
-                        let baseline = trace.baseline.clone().ok_or_else(|| "nothing was recorded".to_owned());
-                        Input::BaselineChosen { id, baseline }
-                    }
-                    Command::Observe { id, ask } => {
-                        let observation = if ask.slot == slot("green") {
-                            observe(trace, &mut next, ask.from, now)
-                        } else {
-                            idle(ask.from, now)
-                        };
-                        Input::Observed { id, observation, clock: Some(clock(setup)) }
-                    }
-                    Command::RunStep { .. } => return Some(now.since(BEGAN).as_secs_f64()),
-                    Command::End { .. } => return None,
-                    _ => continue,
-                };
-                queue.extend(engine.handle(now, &answer));
-                if let Some(kept) = kept.as_deref_mut() {
-                    keep(kept, &mut engine, now, &answer);
-                }
-            }
-        }
-        let deadline = engine.next_deadline().filter(|at| *at <= end)?;
-        now = now.max(deadline);
-        queue.extend(engine.handle(now, &Input::Timer));
+/// A trace as a perfect Prometheus would tell of it.
+struct Traced<'a> {
+    trace: &'a Trace,
+    clock: SourceClock,
+    next: usize,
+}
+
+impl World for Traced<'_> {
+    fn baseline(&mut self, _: &BaselineAsk) -> Result<Baseline, String> {
+        self.trace.baseline.clone().ok_or_else(|| "nothing was recorded".to_owned())
+    }
+
+    fn observe(&mut self, ask: &ObserveAsk, now: Timestamp) -> (Observation, SourceClock) {
+        let seen = if ask.slot == slot("green") {
+            observe(self.trace, &mut self.next, ask.from, now)
+        } else {
+            idle(ask.from, now)
+        };
+        (seen, self.clock)
     }
 }
 

@@ -106,8 +106,8 @@ fn whatever_happens_to_prometheus_moves_nothing_and_is_told() {
     let mut stack = Stack::start(&Options { soak: "600s", ..Options::default() });
     let proxy = ChaosProxy::before(stack.port("PROM"));
     stack.reconfigure(&format!("127.0.0.1:{}", stack.port("PROM")), &format!("127.0.0.1:{}", proxy.port));
+    stack.seed_normal();
     stack.start_daemon();
-    stack.record_baseline();
     stack.switch_to("green");
     let id = stack.announce();
     let ticks = |stack: &Stack| stack.watch(&id)["ticks"].as_u64().unwrap_or(0);

@@ -20,8 +20,8 @@ fn with_first_rung(step: &str) -> Stack {
         first,
         &format!("[[service.rollback]]\nname = \"flag off\"\nheals_within = \"12s\"\n{step}\n{first}"),
     );
+    stack.seed_normal();
     stack.start_daemon();
-    stack.record_baseline();
     stack
 }
 

@@ -20,8 +20,8 @@ const SOAK: Duration = Duration::from_secs(150);
 
 fn up(options: &Options) -> Stack {
     let mut stack = Stack::start(options);
+    stack.seed_normal();
     stack.start_daemon();
-    stack.record_baseline();
     stack
 }
 
@@ -269,8 +269,8 @@ fn monitor_sh_passes_a_good_release_and_fails_a_bad_one_in_a_flood() {
     let mut stack = Stack::start(&Options { more, ..Options::default() });
     fs::write(stack.dir.path().join("secret"), "0123456789abcdef0123456789abcdef\n").unwrap();
     let port = stack.port("PAGE");
+    stack.seed_normal();
     stack.start_daemon();
-    stack.record_baseline();
     let log = stack.dir.path().join("step.log");
     stack.switch_to("green");
     let mut good = monitor(&stack, "green", &log);

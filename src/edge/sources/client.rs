@@ -3,12 +3,14 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use prometheus_http_query::Client;
 use reqwest::StatusCode;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 
 use super::decode;
+use super::history::Pace;
 use super::observe::Meta;
 use crate::config::settings::{PrometheusAuth, PrometheusSettings};
 use crate::domain::signal::{FailureKind, ReadFailure};
@@ -29,6 +31,8 @@ pub struct Prometheus {
     /// How far the wall clock is from the daemon's own, in milliseconds.
     pub(super) stepped_ms: fn() -> i64,
     pub(super) meta: Arc<Mutex<HashMap<String, Meta>>>,
+    /// Rests between questions about the past.
+    pub(super) pace: Option<Arc<Pace>>,
 }
 
 /// Why the client cannot be made: a configuration error.
@@ -61,7 +65,20 @@ impl Prometheus {
             .map_err(|error| SourceError(format!("[prometheus]: {error}")))?;
         let client = Client::from(http, settings.url.trim_end_matches('/'))
             .map_err(|error| SourceError(format!("[prometheus] url: {error}")))?;
-        Ok(Self { client, settle: settings.settle, timeout: settings.timeout, stepped_ms: || 0, meta: Arc::default() })
+        Ok(Self {
+            client,
+            settle: settings.settle,
+            timeout: settings.timeout,
+            stepped_ms: || 0,
+            meta: Arc::default(),
+            pace: None,
+        })
+    }
+
+    /// Rests between range queries, and counts them.
+    pub fn paced(mut self, pace: Arc<Pace>) -> Self {
+        self.pace = Some(pace);
+        self
     }
 
     /// Where the daemon's clock may have been left behind by a stepped wall clock.
@@ -90,7 +107,13 @@ impl Prometheus {
         step: Span,
     ) -> Result<Vec<u8>, ReadFailure> {
         let secs = |t: Timestamp| t.as_millis().div_euclid(1000);
-        self.patiently(|| self.client.query_range(query, secs(start), secs(end), step.as_secs_f64()).post_raw()).await
+        let began = Instant::now();
+        let ask = || self.client.query_range(query, secs(start), secs(end), step.as_secs_f64()).post_raw();
+        let answer = self.patiently(ask).await;
+        if let Some(pace) = &self.pace {
+            pace.after(began, answer.as_ref().map_or(0, Vec::len)).await;
+        }
+        answer
     }
 
     /// The values of an instant query by one of its labels: for detectors.

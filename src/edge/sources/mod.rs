@@ -4,6 +4,7 @@ mod client;
 mod decode;
 mod exact;
 mod examine;
+mod history;
 mod native;
 mod observe;
 pub mod promql;
@@ -11,4 +12,5 @@ mod record;
 
 pub use client::{Prometheus, SourceError};
 pub use examine::{Finding, Level};
+pub use history::Pace;
 pub use promql::{graph_link, shown_query};

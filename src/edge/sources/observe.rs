@@ -475,7 +475,7 @@ fn targets(mine: &[&Sample], all: &[Sample]) -> Reading<Targets> {
 
 /// The usual distance of the last samples, rounded to what people configure. A few of them outvote one
 /// late scrape, and more would go on believing in an interval that was changed minutes ago.
-fn spacing(series: &[Series]) -> Option<Span> {
+pub(super) fn spacing(series: &[Series]) -> Option<Span> {
     const LAST: usize = 6;
     let points = &series.first()?.points;
     let points = &points[points.len().saturating_sub(LAST)..];

@@ -237,6 +237,11 @@ impl Template {
         self.selectors().all(|s| s.whole(SERVICE).is_some())
     }
 
+    /// The label that holds the slot's name.
+    pub fn slot_label(&self) -> Option<String> {
+        self.requests.whole(SLOT).map(str::to_owned)
+    }
+
     pub fn groups_slots(&self) -> bool {
         self.selectors().all(|s| s.whole(SLOT).is_some())
     }
