@@ -1,6 +1,7 @@
 //! The command line: stdout is data, stderr is talk.
 
 mod announce;
+mod backtest;
 mod baseline;
 mod check;
 mod client;
@@ -84,7 +85,7 @@ pub(crate) enum Output {
     Json,
     /// Markdown (simulate, report)
     Md,
-    /// One file for a browser (report)
+    /// One file for a browser (report, backtest)
     Html,
 }
 
@@ -193,6 +194,8 @@ enum Verb {
     Journal(journal::Verb),
     /// Read the configuration again; refused whole if anything is wrong
     Reload,
+    /// What this policy, others, and the rules of other tools would have done with the switches of the past
+    Backtest(Box<backtest::BacktestArgs>),
     /// Play the judgement against made traffic, beside the rules of other tools; exit code 1 if a promise fails
     Simulate(simulate::SimulateArgs),
     /// Carry out one step (used by the daemon)
@@ -233,7 +236,9 @@ pub fn main() -> i32 {
         Output::Md if !matches!(cli.verb, Verb::Simulate(_) | Verb::Report { .. }) => {
             Some("simulate and report print markdown")
         }
-        Output::Html if !matches!(cli.verb, Verb::Report { .. }) => Some("report prints html"),
+        Output::Html if !matches!(cli.verb, Verb::Report { .. } | Verb::Backtest(_)) => {
+            Some("report and backtest print html")
+        }
         _ => None,
     };
     if let Some(wrong) = wrong {
@@ -272,6 +277,7 @@ pub fn main() -> i32 {
         Verb::Disarm(which) => operate::arm(&global, &which, false),
         Verb::Baseline(verb) => baseline::run(&global, &verb),
         Verb::Journal(verb) => journal::run(&global, &verb),
+        Verb::Backtest(args) => backtest::run(&global, &args, &overrides()),
         Verb::Simulate(args) => simulate::run(&global, &args),
         Verb::Reload => operate::post(&global, "/-/reload", None),
     }

@@ -97,7 +97,7 @@ pub struct HistoryArgs {
 }
 
 /// A day, an instant with its zone, or how long ago.
-fn instant(text: &str) -> Result<Timestamp, String> {
+pub(super) fn instant(text: &str) -> Result<Timestamp, String> {
     if let Ok(ago) = Span::parse(text) {
         return Ok(super::wait::now() - ago);
     }

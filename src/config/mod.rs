@@ -3,6 +3,7 @@
 mod action;
 mod brakes;
 mod detect;
+mod judging;
 mod metrics;
 mod notify;
 mod problem;
@@ -16,8 +17,11 @@ mod webhook;
 
 use std::path::{Path, PathBuf};
 
+use crate::domain::policy::Policy;
+use crate::domain::service::Service;
+
 pub use problem::{Problem, Problems};
-pub use read::{SOCKET, STATE_DIR, parse};
+pub use read::{SOCKET, STATE_DIR, parse, parse_policy};
 pub use settings::Settings;
 
 /// A configuration of a thousand services is some 500 KiB.
@@ -81,6 +85,12 @@ pub fn load(path: &Path, overrides: &Overrides) -> Result<Settings, Problems> {
     let mut settings = parse(&name, &text)?;
     overrides.apply(&mut settings);
     Ok(settings)
+}
+
+/// A file with the keys of a `[[service]]` that say how it is judged, laid over the policy of `service`.
+pub fn load_policy(path: &Path, service: &Service) -> Result<Policy, Problems> {
+    let text = read_file(path)?;
+    parse_policy(&path.display().to_string(), &text, service)
 }
 
 fn read_file(path: &Path) -> Result<String, Problems> {

@@ -7,9 +7,10 @@ use std::path::PathBuf;
 use toml::de::DeTable;
 
 use super::brakes;
+use super::judging::judging;
 use super::notify;
 use super::problem::{Problem, Problems};
-use super::service;
+use super::service::{self, custom_limits_exist};
 use super::settings::{
     ApiSettings, DigestSettings, EmailSettings, LogFormat, LogSettings, MailLogin, MailTls, PageAccess, PrometheusAuth,
     PrometheusSettings, Settings,
@@ -17,6 +18,7 @@ use super::settings::{
 use super::table::{At, Source, Table, slip_or_all};
 use super::webhook;
 use crate::domain::brakes::Brakes;
+use crate::domain::policy::Policy;
 use crate::domain::service::{Metrics, Service};
 use crate::domain::switch::Slot;
 use crate::domain::time::Span;
@@ -32,6 +34,21 @@ const SECOND: Span = Span::from_secs(1);
 
 /// Reads one text. All problems come together.
 pub fn parse(file: &str, text: &str) -> Result<Settings, Problems> {
+    read(file, text, |root, source| settings(root, source))
+}
+
+/// The same of a file with a policy.
+pub fn parse_policy(file: &str, text: &str, service: &Service) -> Result<Policy, Problems> {
+    read(file, text, |root, _| {
+        let (policy, custom) = judging(root, &service.policy);
+        root.tell_unknown();
+        let policy = policy?;
+        custom_limits_exist(custom.as_ref(), &policy, &service.metrics);
+        Some(policy)
+    })
+}
+
+fn read<T>(file: &str, text: &str, make: impl FnOnce(&Table<'_, '_>, &Source<'_>) -> Option<T>) -> Result<T, Problems> {
     // A byte order mark is what some editors leave; it is no mistake of the operator's.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let source = Source::new(file, text);
@@ -40,10 +57,10 @@ pub fn parse(file: &str, text: &str) -> Result<Settings, Problems> {
         let message = error.message().split_whitespace().collect::<Vec<_>>().join(" ");
         source.problem(error.span().unwrap_or(0..0), "", format!("not TOML: {message}"), None);
     }
-    let settings = settings(&Table::root(&source, &root), &source);
+    let made = make(&Table::root(&source, &root), &source);
     let mut problems = source.into_problems();
-    match settings {
-        Some(settings) if problems.is_empty() => Ok(settings),
+    match made {
+        Some(made) if problems.is_empty() => Ok(made),
         _ => {
             problems.sort_by_key(|p| (p.line, p.column));
             problems.dedup();

@@ -98,6 +98,13 @@ impl FailureKind {
     }
 }
 
+impl ReadFailure {
+    /// It will stay so until somebody changes the question.
+    pub fn is_lasting(&self) -> bool {
+        matches!(self.kind, FailureKind::Rejected | FailureKind::Unusable)
+    }
+}
+
 impl fmt::Display for ReadFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.kind.as_str(), self.detail)

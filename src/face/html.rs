@@ -11,7 +11,7 @@ pub const STYLE: &str = include_str!("assets/page.css");
 pub const SCRIPT: &str = include_str!("assets/live.js");
 pub const ICON: &str = include_str!("assets/icon.svg");
 
-const TEMPLATES: [(&str, &str); 12] = [
+const TEMPLATES: [(&str, &str); 13] = [
     ("base.html", include_str!("templates/base.html")),
     ("parts.html", include_str!("templates/parts.html")),
     ("home.html", include_str!("templates/home.html")),
@@ -22,6 +22,7 @@ const TEMPLATES: [(&str, &str); 12] = [
     ("explained.html", include_str!("templates/explained.html")),
     ("report.html", include_str!("templates/report.html")),
     ("report.md", include_str!("templates/report.md")),
+    ("backtest.html", include_str!("templates/backtest.html")),
     ("sign_in.html", include_str!("templates/sign_in.html")),
     ("problem.html", include_str!("templates/problem.html")),
 ];
@@ -60,6 +61,10 @@ impl Html {
 
     pub fn report_md(&self, report: &Report) -> Result<String, String> {
         self.page("report.md", &Frame::default(), report)
+    }
+
+    pub fn backtest(&self, page: &super::backtest::Page) -> Result<String, String> {
+        self.page("backtest.html", &Frame::default(), page)
     }
 
     pub fn page<T: Serialize>(&self, template: &str, frame: &Frame, page: &T) -> Result<String, String> {

@@ -1,6 +1,7 @@
 //! What people see in a browser, and in the file of a report: models of pages, and the templates that they are poured
 //! into. No I/O and no clock: what is shown is an argument.
 
+pub mod backtest;
 pub mod explained;
 pub mod home;
 pub mod html;

@@ -37,7 +37,10 @@ const ALLOWED: [(&str, &[&str]); 15] = [
     ("shim", &["domain"]),
     ("runtime", &["domain", "engine", "judge", "face", "config", "journal", "edge", "shim", "planted"]),
     // The fault simulator turns the daemon's own wheel.
-    ("sim", &["domain", "engine", "judge", "config", "journal", "edge::notify", "runtime", "account", "planted"]),
+    (
+        "sim",
+        &["domain", "engine", "judge", "config", "journal", "edge::notify", "runtime", "account", "words", "planted"],
+    ),
     (
         "cli",
         &[

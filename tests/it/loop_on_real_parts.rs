@@ -77,6 +77,13 @@ fn ten_times_the_errors_are_rolled_back_once_and_proven() {
     let first = stack.mail("breached_acting", SOON);
     assert_eq!(mail.headers["references"], first.headers["message-id"], "one thread for each switch");
     assert_eq!(stack.reasons(), ["breached_acting", "rolled_back_recovered"]);
+    // The engine decides the same, at the same tick, when it is played from the journal.
+    let config = stack.dir.path().join("flipback.toml");
+    let done =
+        stack.flipback(&["backtest", "checkout", "--from-journal", "-o", "json", "--config", config.to_str().unwrap()]);
+    let again: serde_json::Value = serde_json::from_slice(&done.stdout).unwrap();
+    let after = |i: usize| again["rows"][0]["plays"][i]["would"]["roll_back"]["after_s"].as_f64().unwrap();
+    assert!((after(0) - after(1)).abs() < 2.5, "{again:#}");
 }
 
 #[test]

@@ -8,6 +8,7 @@
 
 mod actuators;
 mod audit;
+mod backtest;
 mod bad_config;
 mod bad_events;
 mod bad_requests;
@@ -28,6 +29,7 @@ mod mails;
 mod native;
 mod page;
 mod page_load;
+mod past;
 mod recipes;
 mod stack;
 mod steps;
