@@ -12,6 +12,7 @@ use super::step::{by_slot, command, for_every_slot, known_variables, one_of, pla
 use super::table::{At, Table};
 use crate::domain::action::{
     Action, FileSet, Haproxy, HttpCall, HttpLook, HttpTarget, Look, Nginx, SecretHeader, Shows, SocketAddress, TakenOut,
+    VARIABLES,
 };
 use crate::domain::plan::{Expect, Probe};
 use crate::domain::service::Slots;
@@ -76,7 +77,12 @@ pub(super) fn read(
             let look = Look::Http(nginx.served.clone());
             Some((Action::Nginx(nginx), Some(Probe { look, expect, timeout: Span::from_secs(5) })))
         }
-        Kind::Http => Some((Action::Http(call(at.table()?)?), None)),
+        Kind::Http => {
+            let table = at.table()?;
+            let methods = ["POST", "PUT", "PATCH", "DELETE"].map(|m| (m, m));
+            let method = table.get("method").map_or(Some("POST"), |at| at.word(&methods));
+            Some((Action::Http(call(table, method, &VARIABLES)?), None))
+        }
     }
 }
 
@@ -233,10 +239,9 @@ fn nginx(table: Table<'_, '_>, slots: Option<&Slots>, words: BTreeMap<Slot, Stri
     Some(Nginx { file: set?, test: test?, reload: reload?, served: served?, live_within, words })
 }
 
-fn call(table: Table<'_, '_>) -> Option<HttpCall> {
-    let methods = ["POST", "PUT", "PATCH", "DELETE"].map(|m| (m, m));
-    let method = table.get("method").map_or(Some("POST"), |at| at.word(&methods));
-    let mut target = target(&table);
+/// A request, with its method read already.
+pub(super) fn call(table: Table<'_, '_>, method: Option<&str>, variables: &[&str]) -> Option<HttpCall> {
+    let mut target = target(&table, variables);
     let (body_at, json_at) = (table.get("body"), table.get("json"));
     let body = match (&body_at, &json_at) {
         (Some(_), Some(at)) => {
@@ -248,7 +253,7 @@ fn call(table: Table<'_, '_>) -> Option<HttpCall> {
         (None, None) => Some(None),
     };
     if let (Some(at), Some(Some(text))) = (body_at.as_ref().or(json_at.as_ref()), &body) {
-        known_variables(at, text);
+        known_variables(at, text, variables);
         if text.len() > BODY_MAX {
             at.problem("is longer than 64 KiB", None);
         }
@@ -268,7 +273,7 @@ fn call(table: Table<'_, '_>) -> Option<HttpCall> {
 }
 
 pub(super) fn http_look(table: Table<'_, '_>) -> Option<HttpLook> {
-    let target = target(&table);
+    let target = target(&table, &VARIABLES);
     let (header, pointer_at) = (table.get("header"), table.get("pointer"));
     let shows = match (&header, &pointer_at) {
         (Some(_), Some(at)) => {
@@ -307,11 +312,12 @@ fn pointer(at: &At<'_, '_>, text: &str) -> Option<String> {
     Some(text.to_owned())
 }
 
-fn target(table: &Table<'_, '_>) -> Option<HttpTarget> {
+/// Whom a request goes to, and what it takes to be let in.
+pub(super) fn target(table: &Table<'_, '_>, variables: &[&str]) -> Option<HttpTarget> {
     let url_at = table.need("url", "url = \"http://127.0.0.1:8080/admin/active\"");
     let url = url_at.as_ref().and_then(super::read::checked_url).map(str::to_owned);
     if let (Some(at), Some(url)) = (&url_at, &url) {
-        known_variables(at, url);
+        known_variables(at, url, variables);
     }
     let mut headers = BTreeMap::new();
     let mut good = true;
@@ -331,7 +337,7 @@ fn target(table: &Table<'_, '_>) -> Option<HttpTarget> {
                     place.problem("holds a control character", None);
                     good = false;
                 }
-                known_variables(&place, value);
+                known_variables(&place, value, variables);
                 headers.insert(name, value.to_owned());
             }
         }
@@ -342,14 +348,18 @@ fn target(table: &Table<'_, '_>) -> Option<HttpTarget> {
         prefix: "Bearer ".into(),
         file,
     });
-    let other = table.get("secret_header").and_then(|at| at.table()).and_then(|t| {
+    let one = |t: Table<'_, '_>| {
         let name = t.need("name", "name = \"X-Api-Key\"").and_then(|at| header_name(&at));
         let prefix = t.get("prefix").and_then(|at| at.string().map(str::to_owned)).unwrap_or_default();
         let file = t.need("file", "file = \"/etc/flipback/api.key\"").and_then(|at| absolute_path(&at));
         t.finish();
         Some(SecretHeader { name: name?, prefix, file: file? })
-    });
-    let secret = bearer.or(other);
+    };
+    let other = table.get("secret_header").and_then(|at| at.table()).and_then(one);
+    let list = table.get("secret_headers").and_then(|at| at.list()).unwrap_or_default();
+    let mut secrets = bearer.into_iter().chain(other).chain(list.iter().filter_map(|at| one(at.table()?)));
+    let secret = secrets.next();
+    let more_secrets = secrets.collect();
     let ca_file = table.get("ca_file").map(|at| absolute_path(&at));
     if let (Some(at), Some(url), Some(_)) = (&url_at, &url, &secret)
         && !is_safe(url)
@@ -357,7 +367,8 @@ fn target(table: &Table<'_, '_>) -> Option<HttpTarget> {
         at.problem("would send a secret in the clear", Some("https, or a loopback address"));
     }
     good.then_some(())?;
-    Some(HttpTarget { url: url?, headers, secret, ca_file: ca_file.map_or(Some(None), |f| f.map(Some))? })
+    let ca_file = ca_file.map_or(Some(None), |f| f.map(Some))?;
+    Some(HttpTarget { url: url?, headers, secret, more_secrets, ca_file })
 }
 
 fn is_safe(url: &str) -> bool {
@@ -365,7 +376,7 @@ fn is_safe(url: &str) -> bool {
         .is_ok_and(|url| url.scheme() == "https" || is_this_host(url.host_str().unwrap_or_default()))
 }
 
-fn is_header(name: &str) -> bool {
+pub(super) fn is_header(name: &str) -> bool {
     !name.is_empty() && name.len() <= 64 && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
 }
 

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use super::origin::{KINDS, Kind, origin};
 use super::table::{At, Table, nearest};
+use crate::domain::origin::Origin;
 use crate::domain::service::{Latency, Metrics};
 use crate::domain::switch::ServiceName;
 use crate::edge::sources::promql;
@@ -45,6 +47,24 @@ pub(super) fn query(at: &At<'_, '_>) -> Option<String> {
 }
 
 pub(super) fn metrics(name: &str, table: Table<'_, '_>) -> Option<Metrics> {
+    let kind = table.get("source").and_then(|at| at.word(&KINDS)).unwrap_or(Kind::Prometheus);
+    let from = origin(&table, kind);
+    match kind {
+        Kind::Prometheus | Kind::Scrape => series(name, table, from, kind),
+        Kind::Command | Kind::Http => {
+            let mut custom = Vec::new();
+            if let Some(at) = table.get("custom") {
+                custom = at.strings()?.into_iter().map(|(name, _)| (name.to_owned(), String::new())).collect();
+            }
+            table.finish();
+            let requests = String::new();
+            Some(Metrics { name: name.to_owned(), from: from?, requests, errors: None, latency: None, custom })
+        }
+    }
+}
+
+/// What is read from series, whoever keeps them.
+fn series(name: &str, table: Table<'_, '_>, from: Option<Origin>, kind: Kind) -> Option<Metrics> {
     let selector = |at: At<'_, '_>| -> Option<String> {
         let text = at.string()?;
         match promql::check_selector(text) {
@@ -63,6 +83,9 @@ pub(super) fn metrics(name: &str, table: Table<'_, '_>) -> Option<Metrics> {
         let place = at.clone();
         if at.is_table() {
             let t = at.table()?;
+            if kind == Kind::Scrape {
+                place.problem("is for Prometheus: a page shows classic buckets", Some("latency = '..._bucket{...}'"));
+            }
             let text =
                 t.need("native", "latency = { native = 'http_request_duration_seconds{...}' }").and_then(selector);
             t.finish();
@@ -82,7 +105,11 @@ pub(super) fn metrics(name: &str, table: Table<'_, '_>) -> Option<Metrics> {
         Some(Latency::Classic(text))
     });
     let mut custom = Vec::new();
-    if let Some(t) = table.get("custom").and_then(|at| at.table()) {
+    let custom_at = table.get("custom");
+    if let (Some(at), Kind::Scrape) = (&custom_at, kind) {
+        at.problem("is PromQL, which no page can answer", Some("leave it away, or let source = \"prometheus\" read it"));
+    }
+    if let Some(t) = custom_at.and_then(|at| at.table()) {
         for (name, _, at) in t.entries() {
             custom.extend(query(&at).map(|query| (name, query)));
         }
@@ -95,6 +122,7 @@ pub(super) fn metrics(name: &str, table: Table<'_, '_>) -> Option<Metrics> {
         if let Some(text) = text
             && text.contains("$slot") != by_slot
             && requests.is_some()
+            && kind == Kind::Prometheus
         {
             table.problem(
                 &format!("{}.{what}", table.path),
@@ -108,6 +136,7 @@ pub(super) fn metrics(name: &str, table: Table<'_, '_>) -> Option<Metrics> {
     table.finish();
     Some(Metrics {
         name: name.to_owned(),
+        from: from?,
         requests: requests?,
         errors: errors.map_or(Some(None), |e| e.map(Some))?,
         latency: latency.map_or(Some(None), |l| l.map(Some))?,

@@ -10,10 +10,11 @@ use super::brakes;
 use super::judging::judging;
 use super::notify;
 use super::problem::{Problem, Problems};
+use super::prometheus::prometheus;
 use super::service::{self, custom_limits_exist};
 use super::settings::{
-    ApiSettings, DigestSettings, EmailSettings, LogFormat, LogSettings, MailLogin, MailTls, PageAccess, PrometheusAuth,
-    PrometheusSettings, Settings,
+    ApiSettings, DetectorSettings, DigestSettings, EmailSettings, LogFormat, LogSettings, Look, MailLogin, MailTls, PageAccess,
+    Settings,
 };
 use super::table::{At, Source, Table, slip_or_all};
 use super::webhook;
@@ -75,10 +76,7 @@ fn read<T>(file: &str, text: &str, make: impl FnOnce(&Table<'_, '_>, &Source<'_>
 
 fn settings(root: &Table<'_, '_>, source: &Source<'_>) -> Option<Settings> {
     let state_dir = root.get("state_dir").and_then(|at| absolute_path(&at)).unwrap_or_else(|| STATE_DIR.into());
-    let prometheus = root
-        .need("prometheus", "add a [prometheus] table with url = \"http://127.0.0.1:9090\"")
-        .and_then(|at| at.table())
-        .and_then(prometheus);
+    let prometheus = root.get("prometheus").map(|at| at.table().and_then(prometheus));
     let email = root.get("email").map(|at| at.table().and_then(email));
     let api = root.get("api").map_or(Some(default_api()), |at| at.table().and_then(api));
     let log = root.get("log").map_or(Some(default_log()), |at| at.table().map(log));
@@ -117,13 +115,18 @@ fn settings(root: &Table<'_, '_>, source: &Source<'_>) -> Option<Settings> {
             Some("listen = \"127.0.0.1:9747\" and token_file in [api]; a TLS proxy before it for other hosts"),
         );
     }
+    let asked = services.iter().any(|s: &Service| s.metrics.from.needs_prometheus())
+        || detectors.iter().any(|d: &DetectorSettings| matches!(d.look, Look::Promql { .. }));
+    if prometheus.is_none() && (asked || !complete) {
+        root.need("prometheus", "add a [prometheus] table with url = \"http://127.0.0.1:9090\"");
+    }
     finish_root(root, source);
     if !complete {
         return None;
     }
     Some(Settings {
         state_dir,
-        prometheus: prometheus?,
+        prometheus: prometheus.map_or(Some(None), |p| p.map(Some))?,
         email: email?,
         notify: notify?,
         digest: digest?,
@@ -176,43 +179,6 @@ fn finish_root(root: &Table<'_, '_>, source: &Source<'_>) {
             source.problem(span, &shown, "is not a key of the configuration", Some(help));
         }
     }
-}
-
-fn prometheus(table: Table<'_, '_>) -> Option<PrometheusSettings> {
-    let url = table.need("url", "url = \"http://127.0.0.1:9090\"").and_then(|at| http_url(&at));
-    let external_url = table.get("external_url").and_then(|at| http_url(&at));
-    let timeout = table
-        .get("timeout")
-        .and_then(|at| at.duration(SECOND..=Span::from_secs(60), "a tick waits for the answer"))
-        .unwrap_or(Span::from_secs(5));
-    let settle = table.get("settle").and_then(|at| {
-        at.duration(SECOND..=Span::from_mins(10), "samples that arrive later than this are lost to the soak")
-    });
-    let backfill = table
-        .get("backfill")
-        .and_then(|at| at.duration(Span::ZERO..=Span::from_mins(7 * 24 * 60), "the store keeps cells for eight days"))
-        .unwrap_or(Span::from_mins(24 * 60));
-    let bearer = table.get("bearer_token_file").and_then(|at| absolute_path(&at));
-    let basic = table.get("basic_auth").and_then(|at| at.table()).and_then(|t| {
-        let username = t.need("username", "username = \"flipback\"").and_then(|at| at.string().map(str::to_owned));
-        refuse_inline(&t, "password", "password_file");
-        let file =
-            t.need("password_file", "put the password into a file and name it here").and_then(|at| absolute_path(&at));
-        t.finish();
-        Some((username?, file?))
-    });
-    refuse_inline(&table, "bearer_token", "bearer_token_file");
-    let auth = match (bearer, basic) {
-        (Some(_), Some(_)) => {
-            table.problem("prometheus", "has both bearer_token_file and basic_auth", Some("keep one of them".into()));
-            return None;
-        }
-        (Some(token_file), None) => Some(PrometheusAuth::Bearer { token_file }),
-        (None, Some((username, password_file))) => Some(PrometheusAuth::Basic { username, password_file }),
-        (None, None) => None,
-    };
-    table.finish();
-    Some(PrometheusSettings { url: url?, external_url, timeout, settle, auth, backfill })
 }
 
 /// A secret in the file itself would end up in backups and tickets.

@@ -10,6 +10,7 @@ use super::settings::DetectorSettings;
 use super::slots::slots;
 use super::step::{Purpose, flags, plan};
 use super::table::At;
+use crate::domain::origin::Origin;
 use crate::domain::plan::{Plan, Step};
 use crate::domain::policy::{AskDefault, Mode, Policy};
 use crate::domain::service::{Metrics, Service, Slots};
@@ -85,6 +86,7 @@ pub(super) fn read(
         controls: controls.unwrap_or_default(),
         runbook,
     };
+    pages_fit(at, &service);
     if let Some(at) = detect_at {
         detectors.extend(detect::detectors(&at, &service));
     }
@@ -102,6 +104,29 @@ pub(super) fn read(
         }
     }
     Some(service)
+}
+
+/// Pages are there where they are read, and only there.
+fn pages_fit(at: &At<'_, '_>, service: &Service) {
+    let scraped = matches!(service.metrics.from, Origin::Scrape(_));
+    match &service.slots {
+        Slots::Versions if scraped => {
+            let help = "slots.blue = { scrape = \"http://127.0.0.1:9001/metrics\" }, one for each slot";
+            at.problem("slots by version have no pages to scrape", Some(help));
+        }
+        Slots::Versions => {}
+        Slots::Named(named) => {
+            for (slot, spec) in named {
+                if scraped && spec.scrape.is_empty() {
+                    let help = format!("slots.{slot} = {{ scrape = \"http://127.0.0.1:9001/metrics\" }}");
+                    at.problem(format!("slots.{slot} has no page to scrape"), Some(&help));
+                } else if !scraped && !spec.scrape.is_empty() {
+                    let why = format!("slots.{slot}.scrape is not read: the source is {}", service.metrics.from.word());
+                    at.problem(why, Some("source = \"scrape\" in its metrics, or leave the page away"));
+                }
+            }
+        }
+    }
 }
 
 /// A limit is for a signal that is read.

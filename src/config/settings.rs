@@ -15,7 +15,8 @@ use crate::edge::notify::route::Route;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
     pub state_dir: PathBuf,
-    pub prometheus: PrometheusSettings,
+    /// `None`: nothing is read from one.
+    pub prometheus: Option<PrometheusSettings>,
     pub email: Option<EmailSettings>,
     pub api: ApiSettings,
     pub log: LogSettings,
@@ -104,6 +105,10 @@ pub enum Proof {
 pub struct PrometheusSettings {
     /// Base URL without a trailing `/`.
     pub url: String,
+    /// Servers that scrape the same.
+    pub replicas: Vec<String>,
+    /// So many of them must say the same, at least 1.
+    pub quorum: usize,
     /// Where people open Prometheus, for links; `url` where it is not set.
     pub external_url: Option<String>,
     /// Limit of one HTTP exchange.
@@ -111,6 +116,12 @@ pub struct PrometheusSettings {
     /// Overrides the settling time that is read from Prometheus (remote write needs it).
     pub settle: Option<Span>,
     pub auth: Option<PrometheusAuth>,
+    /// The one authority that its certificate must come from.
+    pub ca_file: Option<PathBuf>,
+    pub certificate: Option<ClientCertificate>,
+    pub headers: BTreeMap<String, String>,
+    /// Further parameters of every query.
+    pub params: BTreeMap<&'static str, String>,
     /// How far back the first backfill of the baseline goes.
     pub backfill: Span,
 }
@@ -120,6 +131,13 @@ pub struct PrometheusSettings {
 pub enum PrometheusAuth {
     Basic { username: String, password_file: PathBuf },
     Bearer { token_file: PathBuf },
+}
+
+/// How flipback itself is known to a server (mutual TLS). PEM.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ClientCertificate {
+    pub cert_file: PathBuf,
+    pub key_file: PathBuf,
 }
 
 #[derive(Debug, Clone, PartialEq)]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::origin::pages;
 use super::read::http_url;
 use super::service::named;
 use super::table::{At, Table, nearest};
@@ -62,9 +63,11 @@ pub(super) fn slots(at: &At<'_, '_>) -> Option<Slots> {
                     }
                 }
             }
+            let scrape = table.get("scrape").map_or(Some(Vec::new()), |at| pages(&at));
             table.finish();
+            let Some(scrape) = scrape else { continue };
             if let Some(health) = health.map_or(Some(None), |h| h.map(Some)) {
-                named_slots.insert(slot, SlotSpec { health, labels });
+                named_slots.insert(slot, SlotSpec { health, labels, scrape });
             }
         }
     }

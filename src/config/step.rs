@@ -251,7 +251,7 @@ pub(super) fn for_every_slot<T>(at: &At<'_, '_>, slots: Option<&Slots>, given: &
     }
 }
 
-fn env(at: &At<'_, '_>) -> Option<BTreeMap<String, String>> {
+pub(super) fn env(at: &At<'_, '_>) -> Option<BTreeMap<String, String>> {
     let mut env = BTreeMap::new();
     for (name, span, place) in at.table()?.entries() {
         let plain = !name.is_empty()
@@ -307,14 +307,14 @@ pub(super) fn one_of<'s, 't>(
 }
 
 /// Variables of a text that flipback fills itself.
-pub(super) fn known_variables(at: &At<'_, '_>, text: &str) {
+pub(super) fn known_variables(at: &At<'_, '_>, text: &str, known: &[&str]) {
     match crate::domain::action::variables_of(text) {
         Err(why) => at.problem(why, None),
         Ok(names) => {
-            let known = VARIABLES.map(|name| format!("${name}"));
-            for name in names.into_iter().filter(|name| !VARIABLES.contains(name)) {
+            let shown: Vec<String> = known.iter().map(|name| format!("${name}")).collect();
+            for name in names.into_iter().filter(|name| !known.contains(name)) {
                 let name = format!("${name}");
-                let help = slip_or_all(&name, "variables", known.iter().map(String::as_str));
+                let help = slip_or_all(&name, "variables", shown.iter().map(String::as_str));
                 at.problem(format!("{name} is not a variable"), Some(&help));
             }
         }

@@ -177,6 +177,9 @@ pub struct HttpTarget {
     pub url: String,
     pub headers: BTreeMap<String, String>,
     pub secret: Option<SecretHeader>,
+    /// Some want two.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub more_secrets: Vec<SecretHeader>,
     /// The one authority that this server's certificate must come from.
     pub ca_file: Option<PathBuf>,
 }
@@ -232,7 +235,7 @@ impl HttpTarget {
 }
 
 impl HttpCall {
-    fn resolve(&self, vars: &Variables) -> HttpCall {
+    pub fn resolve(&self, vars: &Variables) -> HttpCall {
         let json =
             self.target.headers.iter().any(|(n, v)| n.eq_ignore_ascii_case("content-type") && v.contains("json"));
         let escape = if json { for_json } else { str::to_owned };

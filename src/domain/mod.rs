@@ -13,6 +13,7 @@ pub mod digest;
 pub mod drill;
 pub mod letter;
 pub mod notice;
+pub mod origin;
 pub mod plan;
 pub mod policy;
 pub mod service;

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::action::HttpTarget;
 use super::baseline::BaselineAsk;
+use super::origin::Origin;
 use super::plan::{HealthCheck, Plan};
 use super::policy::Policy;
 use super::switch::{FlagName, ServiceName, Slot};
@@ -45,6 +47,9 @@ pub struct SlotSpec {
     pub health: Option<HealthCheck>,
     /// Further label matchers of this slot's series.
     pub labels: BTreeMap<String, String>,
+    /// The metrics pages of its processes, for those who read them without a server.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub scrape: Vec<HttpTarget>,
 }
 
 impl Service {
@@ -90,12 +95,15 @@ impl Slots {
     }
 }
 
-/// Selectors of a service's series: text that the configuration has parsed as PromQL and found to be
-/// plain vector selectors. `$service` and `$slot` stand in matcher values.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+/// Where a service's counts come from, and selectors of its series: text that the configuration has parsed as PromQL
+/// and found to be plain vector selectors. `$service` and `$slot` stand in matcher values.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Metrics {
     /// Name of the template, or of the service where it has its own.
     pub name: String,
+    #[serde(default, skip_serializing_if = "Origin::is_prometheus")]
+    pub from: Origin,
+    /// Empty where there are no series.
     pub requests: String,
     pub errors: Option<String>,
     pub latency: Option<Latency>,
@@ -116,6 +124,11 @@ pub enum Latency {
 impl Metrics {
     /// Whether the series tell the slots apart. Without that, before and after are told apart by time.
     pub fn by_slot(&self) -> bool {
-        self.requests.contains("$slot")
+        match &self.from {
+            Origin::Prometheus => self.requests.contains("$slot"),
+            // Each slot has its own pages.
+            Origin::Scrape(_) => true,
+            Origin::Counts(ask) => ask.by_slot(),
+        }
     }
 }

@@ -36,7 +36,8 @@ impl Watch {
     pub(super) fn ask_readings(&mut self, turn: &mut Turn<'_>) {
         // The next tick is set by the answer; this is the time by which one must have come.
         self.next_tick = turn.now + self.tick.max(Span::from_secs(1));
-        let timeout = OBSERVE_TIMEOUT.min(self.tick.max(Span::from_secs(2)));
+        let usual = OBSERVE_TIMEOUT.min(self.tick.max(Span::from_secs(2)));
+        let timeout = self.service.metrics.from.answers_within().unwrap_or(usual);
         for is_new in [true, false] {
             if !is_new && !self.tells_slots_apart() && !matches!(self.phase, Phase::Recovering(_)) {
                 continue; // the same series once more would be a control of itself

@@ -413,6 +413,7 @@ mod tests {
             other: slot("green"),
             metrics: Metrics {
                 name: "web".into(),
+                from: Default::default(),
                 requests: r#"r{slot="$slot"}"#.into(),
                 errors: None,
                 latency: None,

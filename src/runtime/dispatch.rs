@@ -18,7 +18,7 @@ use crate::edge::actuators::health::HealthChecker;
 use crate::edge::actuators::{probe, rehearse};
 use crate::edge::inbox::{Inbox, NotTaken};
 use crate::edge::metrics::{Metrics, Reason, Word};
-use crate::edge::sources::Prometheus;
+use crate::edge::sources::{Batch, Sources};
 use crate::engine::message::{Command, CommandId, Input, ObserveAsk, RecordAsk};
 use crate::journal::{Reader, Write};
 
@@ -37,13 +37,11 @@ pub struct Dispatch {
     pub tasks: TaskTracker,
     pub inbox: Inbox,
     pub reader: Reader,
-    pub source: Arc<std::sync::RwLock<Prometheus>>,
+    pub source: Arc<std::sync::RwLock<Sources>>,
     pub health: HealthChecker,
     pub executor: Executor,
     pub outbox: Arc<Notify>,
     pub metrics: Arc<Metrics>,
-    /// How far back the first recording goes.
-    pub backfill: Span,
     /// One recording at a time: two would fetch the same cells.
     pub recording: Arc<Mutex<()>>,
 }
@@ -130,14 +128,20 @@ impl Dispatch {
         self.tasks.spawn_on(work, &self.runtime);
     }
 
-    fn source(&self) -> Prometheus {
+    fn source(&self) -> Sources {
         self.source.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
     }
 
     fn observe(&self, asks: Vec<(CommandId, ObserveAsk)>) {
+        for batch in Sources::batches(asks) {
+            self.observe_batch(batch);
+        }
+    }
+
+    fn observe_batch(&self, batch: Batch) {
         let (source, inbox, metrics) = (self.source(), self.inbox.clone(), self.metrics.clone());
         self.spawn(async move {
-            for (id, observation, clock) in source.observe(clock::now, asks).await {
+            for (id, observation, clock) in source.observe(clock::now, batch).await {
                 match &observation {
                     Observation::Failed(failure) => {
                         tracing::warn!(switch = %id.switch, kind = failure.kind.as_str(), detail = %failure.detail, "reading failed");
@@ -186,9 +190,10 @@ impl Dispatch {
         let _one_at_a_time = self.recording.lock().await;
         let now = clock::now();
         let last = self.reader.last_cell_end(&ask.service, None).map_err(|error| error.to_string())?;
-        let from = last.unwrap_or(now - self.backfill).max(now - self.backfill.max(CELL.times(40)));
         let source = self.source();
-        let recorded = tokio::time::timeout(RECORD_LIMIT, source.record(ask, from, None, CELL));
+        let backfill = source.backfill();
+        let from = last.unwrap_or(now - backfill).max(now - backfill.max(CELL.times(40)));
+        let recorded = tokio::time::timeout(RECORD_LIMIT, source.record(ask, from, CELL, clock::now));
         let recorded = recorded.await.map_err(|_| "no answer in time".to_owned())?.map_err(|f| f.to_string())?;
         let mut cells = 0;
         for slot in recorded {

@@ -38,7 +38,7 @@ use crate::edge::notify::desk::{Desk, Queries, STATUS_PAGE, filled};
 use crate::edge::notify::outbox::{Loops, Outbox};
 use crate::edge::notify::{ShownQuery, summary, trial};
 use crate::edge::page::{self, PageParts};
-use crate::edge::sources::{Finding, Level, Prometheus, graph_link, shown_query};
+use crate::edge::sources::{Finding, Level, Scraper, Sources, graph_link, shown_query};
 use crate::edge::{detectors, schedule, systemd, telemetry};
 use crate::engine::message::{Input, Job};
 use crate::face::watch::{Beside, Query};
@@ -115,8 +115,6 @@ fn daemon(
         tracing::warn!(%at, "the journal was written by a clock that is ahead of this one: its watches keep their time");
         let _ = clock::set(at);
     }
-    let source = Prometheus::new(&settings.prometheus).map_err(|error| (CONFIG, error.to_string()))?;
-    let source = source.with_steps(clock::stepped_ms);
     let host = hostname();
     let desk =
         Desk::new(&settings.notify, settings.email.as_ref(), &host).map_err(|error| (CONFIG, error.to_string()))?;
@@ -135,6 +133,10 @@ fn daemon(
     let touched = broadcast::Sender::new(TOUCHED_MAX);
     let (wake, progress) = (Arc::new(Notify::new()), systemd::Progress::default());
     let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+    let scraper = Scraper::new(&settings.state_dir, runtime.handle().clone(), stop.clone(), clock::now);
+    let source =
+        Sources::new(&settings, scraper, clock::stepped_ms).map_err(|error| (CONFIG, error.to_string()))?;
+    source.configure(&settings.services).map_err(|why| (CONFIG, why))?;
     let source = Arc::new(RwLock::new(source));
     let dispatch = Dispatch {
         runtime: runtime.handle().clone(),
@@ -146,7 +148,6 @@ fn daemon(
         executor,
         outbox: wake.clone(),
         metrics: metrics.clone(),
-        backfill: settings.prometheus.backfill,
         recording: Arc::default(),
     };
 
@@ -327,7 +328,7 @@ fn current(settings: &RwLock<Arc<Settings>>) -> Arc<Settings> {
 
 /// The detectors that run, and how they are begun anew.
 struct Looking {
-    source: Arc<RwLock<Prometheus>>,
+    source: Arc<RwLock<Sources>>,
     inbox: Inbox,
     metrics: Arc<Metrics>,
     tasks: TaskTracker,
@@ -354,7 +355,7 @@ fn reload(
     overrides: &Overrides,
     settings: &RwLock<Arc<Settings>>,
     inbox: &Inbox,
-    source: &RwLock<Prometheus>,
+    source: &RwLock<Sources>,
     metrics: &Metrics,
     hooks: &RwLock<Arc<Hooks>>,
     looking: &Looking,
@@ -372,14 +373,15 @@ fn reload(
         }
         let host = telling.outbox.desk().host.clone();
         let desk = Desk::new(&fresh.notify, fresh.email.as_ref(), &host).map_err(|error| error.to_string())?;
-        let client = Prometheus::new(&fresh.prometheus).map_err(|error| error.to_string())?;
-        let client = client.with_steps(clock::stepped_ms);
+        let scraper = source.read().unwrap_or_else(std::sync::PoisonError::into_inner).scraper();
+        let sources = Sources::new(&fresh, scraper, clock::stepped_ms).map_err(|error| error.to_string())?;
         let fresh_hooks = Hooks::new(&fresh.webhooks)?;
         let services = fresh.services.clone();
         let count = services.len();
         let brakes = fresh.brakes;
+        sources.configure(&services)?;
         inbox.tell(Input::Configured { services, brakes }).map_err(|_| "flipback is busy: reload again".to_owned())?;
-        *source.write().unwrap_or_else(std::sync::PoisonError::into_inner) = client;
+        *source.write().unwrap_or_else(std::sync::PoisonError::into_inner) = sources;
         *hooks.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(fresh_hooks);
         *telling.outbox.desk.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(desk);
         // Secrets and templates may have changed in their files: always anew.
@@ -408,7 +410,7 @@ type LiveCheck = Box<dyn Fn(Option<ServiceName>) -> api::Async<Vec<Finding>> + S
 
 fn live_check(
     settings: Arc<RwLock<Arc<Settings>>>,
-    source: Arc<RwLock<Prometheus>>,
+    source: Arc<RwLock<Sources>>,
     health: HealthChecker,
 ) -> LiveCheck {
     Box::new(move |only| {
@@ -419,7 +421,7 @@ fn live_check(
         Box::pin(async move {
             let mut findings = Vec::new();
             for service in settings.services.iter().filter(|s| only.as_ref().is_none_or(|name| *name == s.name)) {
-                findings.extend(source.examine(service).await);
+                findings.extend(source.examine(service, clock::now).await);
                 findings.extend(check_service(service, &health).await);
                 for detector in settings.detectors.iter().filter(|d| d.service == service.name) {
                     let subject = format!("{} detector {}", service.name, detector.name);
@@ -557,8 +559,9 @@ fn known_as(outbox: Outbox) -> page::KnownAs {
 fn shown_queries(settings: Arc<RwLock<Arc<Settings>>>) -> Queries {
     Arc::new(move |w, now| {
         let settings = current(&settings);
-        let prometheus = &settings.prometheus;
-        let base = prometheus.external_url.as_ref().unwrap_or(&prometheus.url);
+        let base = settings.prometheus.as_ref().map(|p| p.external_url.as_ref().unwrap_or(&p.url));
+        // What is not in Prometheus has no graph there.
+        let base = base.filter(|_| w.metrics.from.needs_prometheus());
         let spec = settings
             .services
             .iter()
@@ -574,7 +577,7 @@ fn shown_queries(settings: Arc<RwLock<Arc<Settings>>>) -> Queries {
             .iter()
             .filter_map(|e| {
                 let query = shown_query(&w.metrics, &w.switch.service, &w.switch.new, &spec, &e.signal, range)?;
-                let link = Some(graph_link(base, &query, at, Span::from_mins(60)));
+                let link = base.map(|base| graph_link(base, &query, at, Span::from_mins(60)));
                 Some(ShownQuery { signal: e.signal.clone(), name: e.signal.to_string(), query, link })
             })
             .collect()

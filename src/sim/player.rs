@@ -251,6 +251,7 @@ fn name() -> ServiceName {
 fn metrics() -> Metrics {
     Metrics {
         name: "web".into(),
+        from: Default::default(),
         requests: "requests{env=\"$slot\"}".into(),
         errors: None,
         latency: None,

@@ -138,6 +138,7 @@ impl Bench {
 
 fn metrics() -> Metrics {
     Metrics {
+        from: Default::default(),
         name: "web".into(),
         requests: r#"http_requests_total{service="$service",env="$slot"}"#.into(),
         errors: Some(r#"http_requests_total{service="$service",env="$slot",code=~"5.."}"#.into()),

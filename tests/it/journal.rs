@@ -276,7 +276,7 @@ fn pruning_merges_to_minutes_and_changes_no_sum() {
         service: service.clone(),
         slot,
         other: Slot::try_new("green").unwrap(),
-        metrics: Metrics { name: "web".into(), requests: "$slot".into(), errors: None, latency: None, custom: vec![] },
+        metrics: Metrics { name: "web".into(), from: Default::default(), requests: "$slot".into(), errors: None, latency: None, custom: vec![] },
         before: T0 + Span::from_mins(90),
         soak: Span::from_mins(30),
         whole_day: false,

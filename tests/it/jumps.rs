@@ -130,6 +130,7 @@ fn get(port: u16, path: &str) -> String {
 
 fn web() -> Metrics {
     Metrics {
+        from: Default::default(),
         name: "web".into(),
         requests: r#"http_requests_total{service="$service",env="$slot"}"#.into(),
         errors: Some(r#"http_requests_total{service="$service",env="$slot",code=~"5.."}"#.into()),

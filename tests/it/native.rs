@@ -138,6 +138,7 @@ fn exporter(port: u16, app: Arc<Mutex<App>>) {
 
 fn metrics() -> Metrics {
     Metrics {
+        from: Default::default(),
         name: "web".into(),
         requests: r#"http_requests_total{service="$service",env="$slot"}"#.into(),
         errors: None,

@@ -18,7 +18,7 @@ use crate::config::{self, Overrides, Settings};
 use crate::domain::policy::Policy;
 use crate::domain::service::Service;
 use crate::domain::time::{Span, Timestamp};
-use crate::edge::sources::{Pace, Prometheus};
+use crate::edge::sources::{Pace, client};
 use crate::face::backtest as face;
 use crate::face::html::Html;
 use crate::journal::{Reader, WatchFilter};
@@ -100,7 +100,7 @@ fn made(global: &Global, args: &BacktestArgs, overrides: &Overrides) -> Result<B
         .map_err(|error| (exit::UNREACHABLE, format!("flipback: the runtime does not start: {error}")))?;
     let _entered = runtime.enter();
     let pace = Arc::new(Pace::new(f64::from(args.load) / 100.0));
-    let source = Prometheus::new(&settings.prometheus).map_err(|error| usage(error.to_string()))?;
+    let source = client(&settings).map_err(|error| usage(error.to_string()))?;
     let controls = service.controls.iter().filter_map(|name| settings.services.iter().find(|s| s.name == *name));
     let gather = Gather {
         source: source.paced(pace.clone()),

@@ -16,7 +16,7 @@ use super::actuators::command;
 use super::haproxy;
 use super::inbox::Inbox;
 use super::metrics::{Metrics, OfDetector};
-use super::sources::Prometheus;
+use super::sources::Sources;
 use crate::config::settings::{DetectorSettings, Look, Shows};
 use crate::domain::switch::{Percent, Sighting, Slot, Version};
 use crate::engine::message::Input;
@@ -31,7 +31,7 @@ const LOOK_LIMIT: Duration = Duration::from_secs(5);
 /// Starts the loops; they end with `stop`.
 pub fn start(
     all: &[DetectorSettings],
-    source: &Arc<RwLock<Prometheus>>,
+    source: &Arc<RwLock<Sources>>,
     inbox: &Inbox,
     metrics: &Arc<Metrics>,
     tasks: &TaskTracker,
@@ -51,7 +51,7 @@ pub fn start(
 }
 
 /// One look; `None`: the traffic is on its way from one slot to another.
-pub async fn look(settings: &DetectorSettings, source: &Arc<RwLock<Prometheus>>) -> Result<Option<Sighting>, String> {
+pub async fn look(settings: &DetectorSettings, source: &Arc<RwLock<Sources>>) -> Result<Option<Sighting>, String> {
     let looking = one_look(settings, source);
     let look = tokio::time::timeout(LOOK_LIMIT, looking).await;
     look.unwrap_or_else(|_| Err(format!("no answer within {} s", LOOK_LIMIT.as_secs())))
@@ -59,7 +59,7 @@ pub async fn look(settings: &DetectorSettings, source: &Arc<RwLock<Prometheus>>)
 
 struct Detector {
     settings: DetectorSettings,
-    source: Arc<RwLock<Prometheus>>,
+    source: Arc<RwLock<Sources>>,
     inbox: Inbox,
     metrics: Arc<Metrics>,
 }
@@ -136,7 +136,7 @@ impl Detector {
     }
 }
 
-async fn one_look(s: &DetectorSettings, source: &Arc<RwLock<Prometheus>>) -> Result<Option<Sighting>, String> {
+async fn one_look(s: &DetectorSettings, source: &Arc<RwLock<Sources>>) -> Result<Option<Sighting>, String> {
     let seen = match &s.look {
         Look::File { path } => {
             let text = file::content(path).await?;

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use prometheus_http_query::Client;
 use reqwest::StatusCode;
-use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 
 use super::decode;
 use super::history::Pace;
@@ -33,11 +33,19 @@ pub struct Prometheus {
     pub(super) meta: Arc<Mutex<HashMap<String, Meta>>>,
     /// Rests between questions about the past.
     pub(super) pace: Option<Arc<Pace>>,
+    /// Further parameters of every query.
+    params: Vec<(&'static str, String)>,
 }
 
 /// Why the client cannot be made: a configuration error.
 #[derive(Debug)]
 pub struct SourceError(String);
+
+impl SourceError {
+    pub fn new(why: impl Into<String>) -> SourceError {
+        SourceError(why.into())
+    }
+}
 
 impl fmt::Display for SourceError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -50,19 +58,36 @@ impl std::error::Error for SourceError {}
 impl Prometheus {
     pub fn new(settings: &PrometheusSettings) -> Result<Self, SourceError> {
         let mut headers = HeaderMap::new();
+        for (name, value) in &settings.headers {
+            let wrong = || SourceError(format!("[prometheus] headers.{name}: cannot be sent"));
+            let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| wrong())?;
+            headers.insert(name, HeaderValue::from_str(value).map_err(|_| wrong())?);
+        }
         if let Some(auth) = &settings.auth {
             let mut value = authorization(auth)?;
             value.set_sensitive(true);
             headers.insert(AUTHORIZATION, value);
         }
-        let http = reqwest::Client::builder()
+        let mut http = reqwest::Client::builder()
             .timeout(settings.timeout.to_std())
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
             .default_headers(headers)
-            .user_agent(concat!("flipback/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(|error| SourceError(format!("[prometheus]: {error}")))?;
+            .user_agent(concat!("flipback/", env!("CARGO_PKG_VERSION")));
+        if let Some(file) = &settings.ca_file {
+            let all = reqwest::Certificate::from_pem_bundle(&pem(file)?);
+            let all = all.map_err(|error| SourceError(format!("[prometheus] {}: {error}", file.display())))?;
+            http = http.tls_certs_only(all);
+        }
+        if let Some(own) = &settings.certificate {
+            let both = [pem(&own.cert_file)?, pem(&own.key_file)?].concat();
+            let identity = reqwest::Identity::from_pem(&both).map_err(|error| {
+                let (cert, key) = (own.cert_file.display(), own.key_file.display());
+                SourceError(format!("[prometheus] {cert} and {key}: {error}"))
+            })?;
+            http = http.identity(identity);
+        }
+        let http = http.build().map_err(|error| SourceError(format!("[prometheus]: {error}")))?;
         let client = Client::from(http, settings.url.trim_end_matches('/'))
             .map_err(|error| SourceError(format!("[prometheus] url: {error}")))?;
         Ok(Self {
@@ -72,6 +97,7 @@ impl Prometheus {
             stepped_ms: || 0,
             meta: Arc::default(),
             pace: None,
+            params: settings.params.iter().map(|(name, value)| (*name, value.clone())).collect(),
         })
     }
 
@@ -91,6 +117,9 @@ impl Prometheus {
     pub(super) async fn instant(&self, query: &str, time: Option<Timestamp>) -> Result<Vec<u8>, ReadFailure> {
         self.patiently(|| {
             let mut builder = self.client.query(query);
+            for (name, value) in &self.params {
+                builder = builder.query(name, value);
+            }
             if let Some(time) = time {
                 builder = builder.query("time", super::promql::at(time));
             }
@@ -108,7 +137,13 @@ impl Prometheus {
     ) -> Result<Vec<u8>, ReadFailure> {
         let secs = |t: Timestamp| t.as_millis().div_euclid(1000);
         let began = Instant::now();
-        let ask = || self.client.query_range(query, secs(start), secs(end), step.as_secs_f64()).post_raw();
+        let ask = || {
+            let mut builder = self.client.query_range(query, secs(start), secs(end), step.as_secs_f64());
+            for (name, value) in &self.params {
+                builder = builder.query(name, value);
+            }
+            builder.post_raw()
+        };
         let answer = self.patiently(ask).await;
         if let Some(pace) = &self.pace {
             pace.after(began, answer.as_ref().map_or(0, Vec::len)).await;
@@ -157,6 +192,13 @@ impl Prometheus {
             return Err(ReadFailure { kind, detail: cut(&format!("Prometheus answered {status}{said}")) });
         }
     }
+}
+
+fn pem(path: &std::path::Path) -> Result<Vec<u8>, SourceError> {
+    let mut bytes =
+        std::fs::read(path).map_err(|error| SourceError(format!("[prometheus] {}: {error}", path.display())))?;
+    bytes.push(b'\n');
+    Ok(bytes)
 }
 
 fn authorization(auth: &PrometheusAuth) -> Result<HeaderValue, SourceError> {

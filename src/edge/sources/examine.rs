@@ -185,6 +185,6 @@ fn too_coarse(b: &crate::domain::counts::Buckets, ratio: f64) -> Option<String> 
     }
 }
 
-fn finding(subject: impl ToString, level: Level, text: String) -> Finding {
+pub(super) fn finding(subject: impl ToString, level: Level, text: String) -> Finding {
     Finding { subject: subject.to_string(), level, text }
 }

@@ -1,6 +1,8 @@
 //! Where readings come from.
 
+mod all;
 mod client;
+mod counts;
 mod decode;
 mod exact;
 mod examine;
@@ -9,8 +11,13 @@ mod native;
 mod observe;
 pub mod promql;
 mod record;
+mod replicas;
+mod scrape;
 
+pub use all::{Batch, Sources, client};
 pub use client::{Prometheus, SourceError};
+pub use counts::check_answer_template;
 pub use examine::{Finding, Level};
 pub use history::Pace;
 pub use promql::{graph_link, shown_query};
+pub use scrape::Scraper;

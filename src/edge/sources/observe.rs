@@ -41,7 +41,7 @@ struct Group<'a> {
     slots: BTreeSet<&'a str>,
 }
 
-type Answer = (CommandId, Observation, Option<SourceClock>);
+pub(super) type Answer = (CommandId, Observation, Option<SourceClock>);
 
 impl Prometheus {
     /// All asks of one turn. Asks with the same template, window and grid share one query. Every ask is
@@ -258,7 +258,7 @@ struct Native {
     after: BTreeMap<Labels, Histogram>,
 }
 
-fn failed(id: &CommandId, kind: FailureKind, detail: String) -> Answer {
+pub(super) fn failed(id: &CommandId, kind: FailureKind, detail: String) -> Answer {
     (id.clone(), Observation::Failed(ReadFailure { kind, detail }), None)
 }
 

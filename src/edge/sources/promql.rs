@@ -1,6 +1,6 @@
 //! PromQL as values: selectors are parsed once, bound to services and slots, and printed escaped.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use promql_parser::label::MatchOp;
@@ -134,6 +134,32 @@ impl Selector {
         bound
     }
 
+    /// The same, to be tried on the series of a page that belongs to one slot. What Prometheus itself adds to series
+    /// (job, instance, a target's labels) is not on their page; what tells services and slots apart may not be.
+    pub fn matching(
+        &self,
+        services: &BTreeSet<&str>,
+        slots: &BTreeSet<&str>,
+        spec: &SlotSpec,
+    ) -> Result<Matching, String> {
+        let own = self.matchers.len();
+        let bound = self.bind(services, slots, spec);
+        let mut tests = Vec::new();
+        for (i, m) in bound.matchers.iter().enumerate() {
+            let places = self.matchers.get(i).is_some_and(|m| m.value.contains(SERVICE) || m.value.contains(SLOT));
+            let regex = match m.op {
+                Op::Equal | Op::NotEqual => None,
+                Op::Regex | Op::NotRegex => {
+                    let anchored = format!("^(?s:{})$", m.value);
+                    Some(regex::Regex::new(&anchored).map_err(|_| format!("{:?} is no pattern", m.value))?)
+                }
+            };
+            let targets = i >= own || places || matches!(m.label.as_str(), "job" | "instance");
+            tests.push(Test { matcher: m.clone(), regex, targets });
+        }
+        Ok(Matching { metric: bound.metric, tests })
+    }
+
     /// The same series, of these instances only.
     pub fn of_instances(&self, instances: &BTreeSet<&str>) -> Selector {
         let mut narrowed = self.clone();
@@ -141,6 +167,54 @@ impl Selector {
         narrowed.matchers.push(Matcher { label: "instance".into(), op: Op::Regex, value: all.join("|") });
         narrowed
     }
+}
+
+/// A selector that is tried on labels.
+#[derive(Debug, Clone)]
+pub struct Matching {
+    metric: String,
+    tests: Vec<Test>,
+}
+
+#[derive(Debug, Clone)]
+struct Test {
+    matcher: Matcher,
+    regex: Option<regex::Regex>,
+    /// About a label that a page need not have.
+    targets: bool,
+}
+
+impl Matching {
+    pub fn metric(&self) -> &str {
+        &self.metric
+    }
+
+    pub fn holds(&self, labels: &BTreeMap<String, String>) -> bool {
+        self.tests.iter().all(|test| {
+            let found = labels.get(&test.matcher.label);
+            if test.targets && found.is_none() {
+                return true;
+            }
+            // As in Prometheus: a label that is not there is an empty one.
+            let found = found.map_or("", String::as_str);
+            let like = test.regex.as_ref().map_or(found == test.matcher.value, |regex| regex.is_match(found));
+            match test.matcher.op {
+                Op::Equal | Op::Regex => like,
+                Op::NotEqual | Op::NotRegex => !like,
+            }
+        })
+    }
+}
+
+/// The labels of a series as a page writes it: `name{a="b"}`.
+pub fn labels_of(series: &str) -> Result<BTreeMap<String, String>, String> {
+    let expr = parse(series).map_err(|why| one_line(&why))?;
+    let Expr::VectorSelector(found) = expr else { return Err("its labels cannot be read".into()) };
+    let plain = found.matchers.or_matchers.is_empty() && found.matchers.matchers.iter().all(|m| m.op == MatchOp::Equal);
+    if !plain {
+        return Err("its labels cannot be read".into());
+    }
+    Ok(found.matchers.matchers.into_iter().map(|m| (m.name, m.value)).filter(|(name, _)| name != "__name__").collect())
 }
 
 impl fmt::Display for Selector {

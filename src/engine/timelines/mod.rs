@@ -208,6 +208,7 @@ fn service() -> Service {
         slots: Slots::Named(slots.into_iter().collect()),
         metrics: Metrics {
             name: "web".into(),
+            from: Default::default(),
             requests: "requests{env=\"$slot\"}".into(),
             errors: Some("errors{env=\"$slot\"}".into()),
             latency: Some(Latency::Classic("latency_bucket{env=\"$slot\"}".into())),

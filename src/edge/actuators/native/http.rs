@@ -81,25 +81,33 @@ fn at(json: &Value, pointer: &str) -> Option<String> {
 }
 
 fn request(method: Method, target: &HttpTarget, timeout: Duration) -> Result<RequestBuilder, String> {
+    Ok(request_with(&client(target, false)?, method, target)?.timeout(timeout))
+}
+
+/// A client for one destination. `keeps`: connections are kept for the next request.
+pub fn client(target: &HttpTarget, keeps: bool) -> Result<Client, String> {
     // The shim's child is a process of its own; the second call of another one changes nothing.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut client = Client::builder()
         .redirect(reqwest::redirect::Policy::none())
         .no_proxy()
-        .pool_max_idle_per_host(0)
-        .timeout(timeout)
+        .pool_max_idle_per_host(usize::from(keeps))
         .user_agent(concat!("flipback/", env!("CARGO_PKG_VERSION")));
     if let Some(file) = &target.ca_file {
         let pem = std::fs::read(file).map_err(|error| format!("{}: {error}", file.display()))?;
         let all = Certificate::from_pem_bundle(&pem).map_err(|error| format!("{}: {error}", file.display()))?;
         client = client.tls_certs_only(all);
     }
-    let client = client.build().map_err(|error| error.to_string())?;
+    client.build().map_err(|error| error.to_string())
+}
+
+/// A request with its headers; secrets are read from their files each time.
+pub fn request_with(client: &Client, method: Method, target: &HttpTarget) -> Result<RequestBuilder, String> {
     let mut request = client.request(method, &target.url);
     for (name, value) in &target.headers {
         request = request.header(name, value);
     }
-    if let Some(header) = &target.secret {
+    for header in target.secret.iter().chain(&target.more_secrets) {
         let text = secret::first_line(&header.file)?;
         let name =
             HeaderName::from_bytes(header.name.as_bytes()).map_err(|_| format!("{} is no header", header.name))?;
