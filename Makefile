@@ -1,6 +1,6 @@
 # Two commands matter: `make demo` and `make test`. Both say in one line what is missing.
 
-.PHONY: build demo pictures test lint fmt
+.PHONY: build demo demo-bare pictures test lint fmt
 
 build:
 	@began=$$(date +%s); cargo build --quiet --bin flipback --example demo-app && \
@@ -11,6 +11,11 @@ demo:
 	@demo/need
 	@$(MAKE) --no-print-directory build
 	@demo/run
+
+# The whole loop where nothing but Rust is installed: flipback reads the slots' metrics pages itself.
+demo-bare:
+	@cargo build --quiet --bin flipback --example demo-app --example demo-bare
+	@target/debug/examples/demo-bare
 
 # The pictures of README, from the mails themselves (chromium).
 pictures:

@@ -42,6 +42,16 @@ enum Verb {
         #[arg(long, default_value_t = 0.0)]
         errors: f64,
     },
+    /// Pass requests on to the slot that a file names
+    Front {
+        #[arg(long)]
+        listen: SocketAddr,
+        /// Its first line is a slot's name; it is read for every request
+        #[arg(long)]
+        active: std::path::PathBuf,
+        /// blue=127.0.0.1:9001
+        slots: Vec<String>,
+    },
     /// Send requests at a steady rate and sum up what came back
     Load {
         #[arg(long)]
@@ -61,6 +71,7 @@ async fn main() {
     let _ = rustls::crypto::ring::default_provider().install_default();
     match Cli::parse().verb {
         Verb::Serve { listen, service, slot, version, errors } => serve(listen, service, slot, version, errors).await,
+        Verb::Front { listen, active, slots } => front(listen, active, &slots).await,
         Verb::Load { url, rps, seconds, progress_file } => load(&url, rps, seconds, progress_file).await,
     }
 }
@@ -196,6 +207,36 @@ async fn set_fault(State(app): State<Arc<App>>, Query(fault): Query<Fault>) -> J
 async fn clear_fault(State(app): State<Arc<App>>) -> Json<Fault> {
     *lock(&app.fault) = Fault::default();
     Json(Fault::default())
+}
+
+// ---------------------------------------------------------------------- the front
+
+struct Front {
+    active: std::path::PathBuf,
+    slots: BTreeMap<String, String>,
+    client: reqwest::Client,
+}
+
+async fn front(listen: SocketAddr, active: std::path::PathBuf, slots: &[String]) {
+    assert!(listen.ip().is_loopback(), "the demo listens on loopback only");
+    let slots = slots.iter().filter_map(|slot| slot.split_once('=')).map(|(a, b)| (a.to_owned(), b.to_owned()));
+    let client = reqwest::Client::builder().timeout(Duration::from_secs(1)).no_proxy().build().expect("a client");
+    let front = Arc::new(Front { active, slots: slots.collect(), client });
+    let router = Router::new().route("/", get(pass_on)).with_state(front);
+    let listener = tokio::net::TcpListener::bind(listen).await.expect("the port is free");
+    axum::serve(listener, router).await.expect("serving goes on until killed");
+}
+
+async fn pass_on(State(front): State<Arc<Front>>) -> (StatusCode, String) {
+    let gone = |why: String| (StatusCode::BAD_GATEWAY, why);
+    let text = std::fs::read_to_string(&front.active).unwrap_or_default();
+    let Some(address) = front.slots.get(text.lines().next().unwrap_or_default().trim()) else {
+        return gone(format!("no slot {text:?}\n"));
+    };
+    match front.client.get(format!("http://{address}/")).send().await {
+        Ok(answer) => (answer.status(), answer.text().await.unwrap_or_default()),
+        Err(error) => gone(format!("{error}\n")),
+    }
 }
 
 // ---------------------------------------------------------------------- the load

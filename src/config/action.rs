@@ -11,8 +11,8 @@ use super::slots::argv;
 use super::step::{by_slot, command, for_every_slot, known_variables, one_of, plain_name, slots_of};
 use super::table::{At, Table};
 use crate::domain::action::{
-    Action, FileSet, Haproxy, HttpCall, HttpLook, HttpTarget, Look, Nginx, SecretHeader, Shows, SocketAddress, TakenOut,
-    VARIABLES,
+    Action, FileSet, Haproxy, HttpCall, HttpLook, HttpTarget, Look, Nginx, SecretHeader, Shows, SocketAddress,
+    TakenOut, VARIABLES,
 };
 use crate::domain::plan::{Expect, Probe};
 use crate::domain::service::Slots;

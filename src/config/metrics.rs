@@ -107,7 +107,10 @@ fn series(name: &str, table: Table<'_, '_>, from: Option<Origin>, kind: Kind) ->
     let mut custom = Vec::new();
     let custom_at = table.get("custom");
     if let (Some(at), Kind::Scrape) = (&custom_at, kind) {
-        at.problem("is PromQL, which no page can answer", Some("leave it away, or let source = \"prometheus\" read it"));
+        at.problem(
+            "is PromQL, which no page can answer",
+            Some("leave it away, or let source = \"prometheus\" read it"),
+        );
     }
     if let Some(t) = custom_at.and_then(|at| at.table()) {
         for (name, _, at) in t.entries() {

@@ -22,12 +22,8 @@ pub(super) enum Kind {
     Http,
 }
 
-pub(super) const KINDS: [(&str, Kind); 4] = [
-    ("prometheus", Kind::Prometheus),
-    ("scrape", Kind::Scrape),
-    ("command", Kind::Command),
-    ("http", Kind::Http),
-];
+pub(super) const KINDS: [(&str, Kind); 4] =
+    [("prometheus", Kind::Prometheus), ("scrape", Kind::Scrape), ("command", Kind::Command), ("http", Kind::Http)];
 
 /// Keys of the table besides the selectors.
 pub(super) fn origin(table: &Table<'_, '_>, kind: Kind) -> Option<Origin> {
@@ -61,7 +57,8 @@ fn counts(table: &Table<'_, '_>, kind: Kind) -> Option<CountsAsk> {
     };
     let (minute, quarter) = (Span::from_mins(1), Span::from_mins(15));
     let every = span("every", minute, SECOND..=Span::from_mins(5), "a breach must be found within minutes");
-    let settle = span("settle", Span::from_secs(5), Span::ZERO..=quarter, "counts that come later are lost to the soak");
+    let settle =
+        span("settle", Span::from_secs(5), Span::ZERO..=quarter, "counts that come later are lost to the soak");
     let timeout = span("timeout", Span::from_secs(10), SECOND..=minute, "the next tick is due by then");
     let answer = table.get("answer").map(|at| {
         let text = at.string()?;

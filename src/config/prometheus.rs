@@ -149,7 +149,12 @@ fn params(table: &Table<'_, '_>) -> BTreeMap<&'static str, String> {
                 }
                 None => {
                     let help = slip_or_all(&name, "parameters", PARAMS.into_iter());
-                    place.source.problem(span, &place.path, "is no parameter that is known here".to_owned(), Some(help));
+                    place.source.problem(
+                        span,
+                        &place.path,
+                        "is no parameter that is known here".to_owned(),
+                        Some(help),
+                    );
                 }
             }
         }

@@ -13,8 +13,8 @@ use super::problem::{Problem, Problems};
 use super::prometheus::prometheus;
 use super::service::{self, custom_limits_exist};
 use super::settings::{
-    ApiSettings, DetectorSettings, DigestSettings, EmailSettings, LogFormat, LogSettings, Look, MailLogin, MailTls, PageAccess,
-    Settings,
+    ApiSettings, DetectorSettings, DigestSettings, EmailSettings, LogFormat, LogSettings, Look, MailLogin, MailTls,
+    PageAccess, Settings,
 };
 use super::table::{At, Source, Table, slip_or_all};
 use super::webhook;

@@ -19,11 +19,18 @@ pub struct ServiceGlance {
 }
 
 impl ServiceGlance {
-    /// Of the slot that has the traffic; where that is not known, of the one that was recorded last.
+    /// Of the slot that has the traffic; where that is not known, of the one that was recorded last, or
+    /// has the most requests where they all were.
     pub fn recorded_of(&self, live: Option<&str>) -> Option<&RecordedSum> {
         let own = live.and_then(|live| self.recorded.iter().find(|sum| sum.slot.as_str() == live));
         let served = self.recorded.iter().filter(|sum| sum.counts.requests() > 0.0);
-        own.or_else(|| served.max_by_key(|sum| sum.to))
+        own.or_else(|| {
+            served.max_by(|a, b| {
+                (a.to, a.counts.requests())
+                    .partial_cmp(&(b.to, b.counts.requests()))
+                    .unwrap_or(std::cmp::Ordering::Equal)
+            })
+        })
     }
 }
 

@@ -134,8 +134,7 @@ fn daemon(
     let (wake, progress) = (Arc::new(Notify::new()), systemd::Progress::default());
     let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
     let scraper = Scraper::new(&settings.state_dir, runtime.handle().clone(), stop.clone(), clock::now);
-    let source =
-        Sources::new(&settings, scraper, clock::stepped_ms).map_err(|error| (CONFIG, error.to_string()))?;
+    let source = Sources::new(&settings, scraper, clock::stepped_ms).map_err(|error| (CONFIG, error.to_string()))?;
     source.configure(&settings.services).map_err(|why| (CONFIG, why))?;
     let source = Arc::new(RwLock::new(source));
     let dispatch = Dispatch {
@@ -408,11 +407,7 @@ fn reload(
 
 type LiveCheck = Box<dyn Fn(Option<ServiceName>) -> api::Async<Vec<Finding>> + Send + Sync>;
 
-fn live_check(
-    settings: Arc<RwLock<Arc<Settings>>>,
-    source: Arc<RwLock<Sources>>,
-    health: HealthChecker,
-) -> LiveCheck {
+fn live_check(settings: Arc<RwLock<Arc<Settings>>>, source: Arc<RwLock<Sources>>, health: HealthChecker) -> LiveCheck {
     Box::new(move |only| {
         let settings = current(&settings);
         let shared = source.clone();

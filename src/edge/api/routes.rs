@@ -26,7 +26,7 @@ use super::verbs;
 use crate::account::glance;
 use crate::domain::service::Slots;
 use crate::domain::switch::{Announcement, ServiceName, Slot, SwitchId};
-use crate::domain::time::Timestamp;
+use crate::domain::time::{Span, Timestamp};
 use crate::domain::verdict::Outcome;
 use crate::edge::inbox::NotTaken;
 use crate::engine::message::{Answer, Input};
@@ -320,17 +320,19 @@ async fn baseline(State(c): Context, Path(name): Path<String>) -> Response {
             Slots::Named(named) => named.keys().cloned().collect(),
             Slots::Versions => Vec::new(),
         };
-        // The live slot where it is known, else the one that was recorded last.
+        // The live slot where it is known, else the one that served, or was recorded, last.
         let live = facts.services.get(&service.name).and_then(|f| f.live.clone()).and_then(|l| Slot::try_new(l).ok());
         let slot = match live {
             Some(slot) => Some(slot),
             None => {
+                let glances = c.reader.glances(std::slice::from_ref(&service.name), now - Span::from_mins(60))?;
+                let served = glances.get(&service.name).and_then(|g| g.recorded_of(None)).map(|sum| sum.slot.clone());
                 let mut newest = None;
                 for slot in &named {
                     newest =
                         newest.max(c.reader.last_cell_end(&service.name, Some(slot))?.map(|at| (at, slot.clone())));
                 }
-                newest.map(|(_, slot)| slot).or_else(|| named.first().cloned())
+                served.or_else(|| newest.map(|(_, slot)| slot)).or_else(|| named.first().cloned())
             }
         };
         let marks = c.reader.marks(&service.name)?;
@@ -371,7 +373,7 @@ async fn baseline_verb(
         "record" => {
             return match (c.record_baseline)(service).await {
                 Ok(cells) => success(StatusCode::OK, Done { text: format!("{cells} cells recorded") }),
-                Err(why) => failure(StatusCode::BAD_GATEWAY, "unavailable", &format!("Prometheus was not read: {why}")),
+                Err(why) => failure(StatusCode::BAD_GATEWAY, "unavailable", &format!("nothing was read: {why}")),
             };
         }
         "unpin" => Fields::parse(&body).and_then(Fields::finish).map(|()| Write::Unpin { service, by }),

@@ -134,9 +134,10 @@ pub async fn observe(id: &CommandId, ask: &ObserveAsk, counts: &CountsAsk, now: 
             Reading::Failed(_) => break,
         };
     }
-    let custom = ask.metrics.custom.iter().map(|(name, _)| {
-        (name.clone(), last.custom.get(name).map_or(Reading::Absent, |value| Reading::Value(*value)))
-    });
+    let custom =
+        ask.metrics.custom.iter().map(|(name, _)| {
+            (name.clone(), last.custom.get(name).map_or(Reading::Absent, |value| Reading::Value(*value)))
+        });
     let cell = SlotCell {
         from: ask.from,
         // What is not there yet is asked for again.
@@ -192,7 +193,9 @@ pub async fn examine(service: &Service, counts: &CountsAsk, now: fn() -> Timesta
         let cost_ms = began.elapsed().as_millis();
         let (level, text) = match read {
             Err(failure) => (Level::Error, failure.to_string()),
-            Ok(read) if read.is_empty() => (Level::Warning, "no cells: is there traffic, is settle long enough?".into()),
+            Ok(read) if read.is_empty() => {
+                (Level::Warning, "no cells: is there traffic, is settle long enough?".into())
+            }
             Ok(read) => {
                 let sum = read.iter().fold(Counts::default(), |sum, c| sum.plus(c.cell.counts));
                 let with = if read.iter().any(|c| c.cell.latency.is_some()) { ", with latency" } else { "" };

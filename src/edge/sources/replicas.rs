@@ -60,7 +60,12 @@ impl Replicas {
     }
 
     /// By the first that answers.
-    pub async fn record(&self, ask: &RecordAsk, from: Timestamp, width: Span) -> Result<Vec<RecordedCells>, ReadFailure> {
+    pub async fn record(
+        &self,
+        ask: &RecordAsk,
+        from: Timestamp,
+        width: Span,
+    ) -> Result<Vec<RecordedCells>, ReadFailure> {
         let mut why = None;
         for server in &self.all {
             match server.record(ask, from, None, width).await {
@@ -101,7 +106,8 @@ fn chosen(answers: Vec<Answer>, quorum: usize, grid: Span) -> Option<Answer> {
     });
     let failure = match why {
         Some(failure) if usable < quorum => {
-            let detail = format!("{usable} of {} servers answer, {quorum} are wanted: {}", answers.len(), failure.detail);
+            let detail =
+                format!("{usable} of {} servers answer, {quorum} are wanted: {}", answers.len(), failure.detail);
             ReadFailure { kind: failure.kind, detail }
         }
         Some(_) | None => ReadFailure {

@@ -17,9 +17,7 @@ use super::promql::Template;
 use crate::domain::counts::{Cell, Counts};
 use crate::domain::origin::{NormalFrom, Origin};
 use crate::domain::service::{Metrics, Service, Slots};
-use crate::domain::signal::{
-    FailureKind, Observation, Quantile, ReadFailure, Reading, SlotCell, SourceClock, Targets,
-};
+use crate::domain::signal::{FailureKind, Observation, Quantile, ReadFailure, Reading, SlotCell, SourceClock, Targets};
 use crate::domain::switch::{ServiceName, Slot};
 use crate::domain::time::{Span, Timestamp};
 use crate::engine::message::{CommandId, ObserveAsk, RecordAsk, RecordedCells};
@@ -131,11 +129,12 @@ impl Scraper {
     }
 
     fn read(&self, ask: &ObserveAsk, to: Timestamp, targets: &[Arc<Target>], up: Reading<Targets>) -> Observation {
-        let (mut sums, mut scrapes, mut left_out) = (Sums::default(), 0, 0.0);
+        let (mut sums, mut present, mut scrapes, mut left_out) = (Sums::default(), false, 0, 0.0);
         for target in targets {
             target.with_store(|store| {
                 for delta in store.between(ask.from, to) {
                     scrapes += 1;
+                    present |= delta.present;
                     left_out += add(&mut sums, delta, ask.plausible_rate);
                 }
             });
@@ -152,6 +151,10 @@ impl Scraper {
                 (None, false) => Observation::Absent { to, targets: up },
             };
         }
+        if !present {
+            // The page is there, and says nothing of requests yet.
+            return Observation::Absent { to, targets: up };
+        }
         let counts = match Counts::try_new(sums.requests, sums.bad) {
             Ok(counts) => Reading::Value(counts),
             Err(why) => Reading::Failed(ReadFailure { kind: FailureKind::Unusable, detail: why.to_string() }),
@@ -163,7 +166,8 @@ impl Scraper {
                 Err(detail) => Reading::Failed(ReadFailure { kind: FailureKind::Unusable, detail }),
             },
         };
-        let remarks = if left_out > 0.0 { vec![format!("counter jump: {left_out:.0} not counted")] } else { Vec::new() };
+        let remarks =
+            if left_out > 0.0 { vec![format!("counter jump: {left_out:.0} not counted")] } else { Vec::new() };
         let custom = Vec::new();
         Observation::Cell(Box::new(SlotCell { from: ask.from, to, counts, latency, targets: up, custom, remarks }))
     }
@@ -197,7 +201,7 @@ impl Scraper {
                     let rate = Some(10.0 * store.rate());
                     for delta in store.between(from, end) {
                         // What was gathered over a gap belongs to no cell, and a first look counts nothing.
-                        if delta.after < delta.at && delta.at.since(delta.after) <= width.times(2) {
+                        if delta.present && delta.at.since(delta.after) <= width.times(2) {
                             let to = (delta.at.shifted(-1)).floor_to(width) + width;
                             add(cells.entry(to).or_default(), delta, rate);
                         }
@@ -207,11 +211,12 @@ impl Scraper {
                     tracing::warn!(page = target.terms.page.url, %error, "what was scraped cannot be written down");
                 }
             }
-            let cells = cells.into_iter().filter(|(to, _)| *to - width >= from && *to <= end).filter_map(|(to, sums)| {
-                let counts = Counts::try_new(sums.requests, sums.bad).ok()?;
-                let latency = if sums.latency.is_empty() { None } else { buckets(&sums.latency).ok() };
-                Some(Cell { from: to - width, to, counts, latency })
-            });
+            let cells =
+                cells.into_iter().filter(|(to, _)| *to - width >= from && *to <= end).filter_map(|(to, sums)| {
+                    let counts = Counts::try_new(sums.requests, sums.bad).ok()?;
+                    let latency = if sums.latency.is_empty() { None } else { buckets(&sums.latency).ok() };
+                    Some(Cell { from: to - width, to, counts, latency })
+                });
             let (service, slot) = (ask.service.clone(), slot.clone());
             out.push(RecordedCells { service, slot, cells: cells.collect() });
         }
@@ -239,7 +244,8 @@ impl Scraper {
 }
 
 fn shown(page: &page::Page, known: &page::Known, bytes: usize, took: std::time::Duration) -> (Level, String) {
-    let of = |part: Part| page.values.iter().filter(move |(s, _)| known.get(*s).is_some_and(|p| p.parts.contains(&part)));
+    let of =
+        |part: Part| page.values.iter().filter(move |(s, _)| known.get(*s).is_some_and(|p| p.parts.contains(&part)));
     let (requests, errors) = (of(Part::Requests).count(), of(Part::Errors).count());
     let cost = format!("{} KiB in {} ms", bytes.div_ceil(1024), took.as_millis());
     if requests == 0 {

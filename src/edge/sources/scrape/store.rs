@@ -51,9 +51,19 @@ impl Sums {
 pub struct Delta {
     pub after: Timestamp,
     pub at: Timestamp,
+    /// Whether the page had requests to count at all: absent is not zero.
+    pub present: bool,
     pub sure: Sums,
     /// Of series that were born, or fell, in a process that is as old as before: theirs, if so much can have come.
     pub unsure: Sums,
+}
+
+impl Delta {
+    fn new(after: Timestamp, at: Timestamp, page: &Page, known: &Known) -> Delta {
+        let counts = |series: &String| known.get(series).is_some_and(|p| p.parts.contains(&Part::Requests));
+        let present = page.values.keys().any(counts);
+        Delta { after, at, present, sure: Sums::default(), unsure: Sums::default() }
+    }
 }
 
 /// The last scrape.
@@ -86,7 +96,7 @@ impl Store {
             let born_since = page.started_s.is_some_and(|s| s > after.as_secs_f64());
             // A first look that counts nothing is no reading: nothing is known of the time before it.
             if born_since && after < at {
-                let mut delta = Delta { after, at, sure: Sums::default(), unsure: Sums::default() };
+                let mut delta = Delta::new(after, at, &page, known);
                 for (series, value) in &page.values {
                     count(&mut delta.sure, series, *value, known);
                 }
@@ -99,7 +109,7 @@ impl Store {
             self.last = Some(last);
             return;
         }
-        let mut delta = Delta { after: last.at, at, sure: Sums::default(), unsure: Sums::default() };
+        let mut delta = Delta::new(last.at, at, &page, known);
         let restarted = match (last.started_s, page.started_s) {
             (Some(before), Some(now)) => now > before + SAME_START_S,
             (None, Some(now)) => now > last.at.as_secs_f64(),
@@ -181,9 +191,10 @@ mod tests {
 
     /// (requests, bad) that are sure, and requests that are not.
     fn all(store: &Store) -> (f64, f64, f64) {
-        store.deltas.iter().fold((0.0, 0.0, 0.0), |s, d| {
-            (s.0 + d.sure.requests, s.1 + d.sure.bad, s.2 + d.unsure.requests)
-        })
+        store
+            .deltas
+            .iter()
+            .fold((0.0, 0.0, 0.0), |s, d| (s.0 + d.sure.requests, s.1 + d.sure.bad, s.2 + d.unsure.requests))
     }
 
     fn played(pages: &[(u64, Page)]) -> Store {

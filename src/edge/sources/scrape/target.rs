@@ -169,9 +169,10 @@ impl Target {
             }
             Err(found) => found,
         };
-        let news = state.found.as_ref().is_none_or(|(_, before)| {
-            std::mem::discriminant(before) != std::mem::discriminant(&found)
-        });
+        let news = state
+            .found
+            .as_ref()
+            .is_none_or(|(_, before)| std::mem::discriminant(before) != std::mem::discriminant(&found));
         if news {
             let url = &self.terms.page.url;
             match &found {
