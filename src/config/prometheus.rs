@@ -16,17 +16,18 @@ const REPLICAS_MAX: usize = 4;
 pub(super) fn prometheus(table: Table<'_, '_>) -> Option<PrometheusSettings> {
     let url = table.need("url", "url = \"http://127.0.0.1:9090\"").and_then(|at| http_url(&at));
     let external_url = table.get("external_url").and_then(|at| http_url(&at));
+    let defaults = PrometheusSettings::at(url.clone().unwrap_or_default());
     let timeout = table
         .get("timeout")
         .and_then(|at| at.duration(SECOND..=Span::from_secs(60), "a tick waits for the answer"))
-        .unwrap_or(Span::from_secs(5));
+        .unwrap_or(defaults.timeout);
     let settle = table.get("settle").and_then(|at| {
         at.duration(SECOND..=Span::from_mins(10), "samples that arrive later than this are lost to the soak")
     });
     let backfill = table
         .get("backfill")
         .and_then(|at| at.duration(Span::ZERO..=Span::from_mins(7 * 24 * 60), "the store keeps cells for eight days"))
-        .unwrap_or(Span::from_mins(24 * 60));
+        .unwrap_or(defaults.backfill);
     let auth = auth(&table);
     let ca_file = table.get("ca_file").map(|at| absolute_path(&at));
     let certificate = client_certificate(&table);
@@ -46,8 +47,8 @@ pub(super) fn prometheus(table: Table<'_, '_>) -> Option<PrometheusSettings> {
     let params = params(&table);
     let (replicas, quorum) = replicas(&table, url.as_deref());
     table.finish();
+    url?;
     Some(PrometheusSettings {
-        url: url?,
         replicas,
         quorum,
         external_url,
@@ -59,6 +60,7 @@ pub(super) fn prometheus(table: Table<'_, '_>) -> Option<PrometheusSettings> {
         headers,
         params,
         backfill,
+        ..defaults
     })
 }
 

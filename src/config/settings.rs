@@ -126,6 +126,26 @@ pub struct PrometheusSettings {
     pub backfill: Span,
 }
 
+impl PrometheusSettings {
+    /// Everything by default.
+    pub fn at(url: impl Into<String>) -> PrometheusSettings {
+        PrometheusSettings {
+            url: url.into(),
+            replicas: Vec::new(),
+            quorum: 1,
+            external_url: None,
+            timeout: Span::from_secs(5),
+            settle: None,
+            auth: None,
+            ca_file: None,
+            certificate: None,
+            headers: BTreeMap::new(),
+            params: BTreeMap::new(),
+            backfill: Span::from_mins(24 * 60),
+        }
+    }
+}
+
 /// Credentials, by file: read when the client is built, never logged.
 #[derive(Debug, Clone, PartialEq)]
 pub enum PrometheusAuth {

@@ -101,12 +101,8 @@ impl Bench {
         let prometheus = Proc::start("prometheus", dir.path(), &mut command);
         let _ = rustls::crypto::ring::default_provider().install_default();
         let source = Prometheus::new(&PrometheusSettings {
-            url: format!("http://127.0.0.1:{port}"),
-            external_url: None,
             timeout: Span::from_secs(5),
-            settle: None,
-            auth: None,
-            backfill: Span::from_mins(60),
+            ..PrometheusSettings::at(format!("http://127.0.0.1:{port}"))
         })
         .unwrap();
         Bench { _prometheus: prometheus, source, app, port, _dir: dir }

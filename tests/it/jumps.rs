@@ -75,12 +75,8 @@ struct Served {
 fn source(port: u16) -> Prometheus {
     let _ = rustls::crypto::ring::default_provider().install_default();
     Prometheus::new(&PrometheusSettings {
-        url: format!("http://127.0.0.1:{port}"),
-        external_url: None,
         timeout: Span::from_secs(2),
-        settle: None,
-        auth: None,
-        backfill: Span::from_mins(60),
+        ..PrometheusSettings::at(format!("http://127.0.0.1:{port}"))
     })
     .unwrap()
 }

@@ -31,6 +31,7 @@ mod page;
 mod page_load;
 mod past;
 mod recipes;
+mod scraped;
 mod stack;
 mod steps;
 mod stub;

@@ -187,12 +187,8 @@ async fn native_histograms_are_counted_exactly_and_finely() {
     let _prometheus = Proc::start("prometheus", dir.path(), &mut command);
     let _ = rustls::crypto::ring::default_provider().install_default();
     let source = Prometheus::new(&PrometheusSettings {
-        url: format!("http://127.0.0.1:{port}"),
-        external_url: None,
         timeout: Span::from_secs(5),
-        settle: None,
-        auth: None,
-        backfill: Span::from_mins(60),
+        ..PrometheusSettings::at(format!("http://127.0.0.1:{port}"))
     })
     .unwrap();
     // Until the series has been there for a while.

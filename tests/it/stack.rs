@@ -131,7 +131,7 @@ pub fn program(name: &str) -> PathBuf {
         .unwrap_or_else(|| panic!("{name} is missing: apt-get install haproxy prometheus python3-aiosmtpd"))
 }
 
-fn demo_app() -> PathBuf {
+pub fn demo_app() -> PathBuf {
     let mut dir = std::env::current_exe().unwrap();
     dir.pop();
     dir.pop();
@@ -507,7 +507,7 @@ print(json.dumps(out))
 }
 
 /// A request by hand: the tests need no client of their own.
-fn http(port: u16, method: &str, path: &str) -> String {
+pub fn http(port: u16, method: &str, path: &str) -> String {
     use std::io::{Read, Write};
     let Ok(mut stream) = std::net::TcpStream::connect(("127.0.0.1", port)) else { return String::new() };
     let _ = stream.set_read_timeout(Some(Duration::from_secs(3)));
