@@ -2,8 +2,7 @@
 
 use super::action::{call, target};
 use super::service::SECOND;
-use super::slots::argv;
-use super::step::env;
+use super::step::{env, known_variables};
 use super::table::{At, Table};
 use crate::domain::action::{Exec, HttpCall, HttpTarget};
 use crate::domain::origin::{CountsAsk, CountsWay, NormalFrom, Origin, Scraping};
@@ -45,7 +44,7 @@ pub(super) fn origin(table: &Table<'_, '_>, kind: Kind) -> Option<Origin> {
 fn counts(table: &Table<'_, '_>, kind: Kind) -> Option<CountsAsk> {
     let way = if kind == Kind::Command {
         let exec = table.need("exec", "exec = [\"/usr/local/lib/flipback/counts\", \"$slot\", \"$from\", \"$to\"]");
-        let exec = exec.and_then(|at| argv(&at, &COUNTS_VARIABLES));
+        let exec = exec.and_then(|at| arguments(&at));
         let env = table.get("env").map_or(Some(Default::default()), |at| env(&at));
         exec.and_then(|exec| Some(CountsWay::Command(Exec { env: env?, ..exec })))
     } else {
@@ -75,6 +74,30 @@ fn counts(table: &Table<'_, '_>, kind: Kind) -> Option<CountsAsk> {
         table.problem(&format!("{}.every", table.path), "must be whole seconds", None);
     }
     Some(CountsAsk { way: way?, every, settle, timeout, answer: answer.map_or(Some(None), |a| a.map(Some))? })
+}
+
+/// An absolute program and its arguments. Variables may stand anywhere in them: their values are times, numbers and
+/// names of a plain alphabet, and there is no shell.
+fn arguments(at: &At<'_, '_>) -> Option<Exec> {
+    let elements = at.strings()?;
+    let program: Vec<_> = elements.iter().take(1).map(|(element, _)| *element).collect();
+    let [program] = program.as_slice() else {
+        at.problem("is empty", Some("[\"/usr/local/lib/flipback/counts\", \"$slot\", \"$from\", \"$to\"]"));
+        return None;
+    };
+    if !program.starts_with('/') {
+        at.problem(
+            format!("{:?} is not an absolute path", program.chars().take(60).collect::<String>()),
+            Some("there is no shell and no search: name the program's whole path"),
+        );
+    }
+    for (element, place) in &elements {
+        if element.contains('\0') {
+            place.problem("holds a NUL", None);
+        }
+        known_variables(place, element, &COUNTS_VARIABLES);
+    }
+    Some(Exec::new(elements.iter().map(|(element, _)| *element)))
 }
 
 fn http(at: &At<'_, '_>) -> Option<HttpCall> {

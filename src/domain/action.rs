@@ -379,6 +379,7 @@ mod tests {
         let call = HttpCall {
             method: "PUT".into(),
             target: HttpTarget {
+                more_secrets: Vec::new(),
                 url: "http://h/$service/$old".into(),
                 headers: [("Content-Type".into(), "application/json".into())].into(),
                 secret: None,

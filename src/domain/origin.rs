@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::action::{Exec, HttpCall, Variables};
+use super::action::{Exec, HttpCall, Variables, fill};
 use super::time::Span;
 
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -94,7 +94,7 @@ impl CountsAsk {
     pub fn by_slot(&self) -> bool {
         const SLOT: &str = "$slot";
         match &self.way {
-            CountsWay::Command(exec) => exec.argv.iter().any(|element| element == SLOT),
+            CountsWay::Command(exec) => exec.argv.iter().any(|element| element.contains(SLOT)),
             CountsWay::Http(call) => {
                 let body = call.body.as_deref().unwrap_or_default();
                 let mut headers = call.target.headers.values();
@@ -106,7 +106,10 @@ impl CountsAsk {
     /// The question with everything in its place.
     pub fn resolve(&self, vars: &Variables) -> CountsWay {
         match &self.way {
-            CountsWay::Command(exec) => CountsWay::Command(exec.resolve(vars)),
+            CountsWay::Command(exec) => {
+                let argv = exec.argv.iter().map(|element| fill(element, vars, str::to_owned));
+                CountsWay::Command(Exec { argv: argv.collect(), env: exec.env.clone() })
+            }
             CountsWay::Http(call) => CountsWay::Http(call.resolve(vars)),
         }
     }

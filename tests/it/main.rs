@@ -15,6 +15,7 @@ mod bad_requests;
 mod bench;
 mod browser;
 mod channels;
+mod counts;
 mod crash_points;
 mod exact_counts;
 mod faults;

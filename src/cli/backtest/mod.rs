@@ -93,6 +93,11 @@ fn made(global: &Global, args: &BacktestArgs, overrides: &Overrides) -> Result<B
     if args.from_journal {
         return from_journal(global, &service, policies, (from, to));
     }
+    if !service.metrics.from.needs_prometheus() {
+        let word = service.metrics.from.word();
+        let why = format!("{} is read by {word}, which remembers no past: use --from-journal", service.name);
+        return Err(usage(why));
+    }
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -128,6 +128,15 @@ impl Prometheus {
         .await
     }
 
+    /// The same, with the server's word on what it cost.
+    pub(super) async fn with_stats(&self, query: &str) -> Result<Vec<u8>, ReadFailure> {
+        self.patiently(|| {
+            let builder = self.client.query(query).stats();
+            self.params.iter().fold(builder, |builder, (name, value)| builder.query(name, value)).post_raw()
+        })
+        .await
+    }
+
     pub(super) async fn range(
         &self,
         query: &str,

@@ -35,6 +35,9 @@ struct Envelope<R> {
     error_type: String,
     #[serde(default)]
     error: String,
+    /// VictoriaMetrics: some of its stores did not answer.
+    #[serde(rename = "isPartial", default)]
+    partial: bool,
 }
 
 #[derive(Deserialize)]
@@ -85,6 +88,9 @@ fn open<R: for<'de> Deserialize<'de>>(body: &[u8], wanted: &str) -> Result<R, Re
     }
     if let Some(warning) = envelope.warnings.first() {
         return Err(unusable(format!("the answer has warnings: {warning}")));
+    }
+    if envelope.partial {
+        return Err(unusable("the answer is partial: a part of the store did not answer"));
     }
     envelope.data.map(|data| data.result).ok_or_else(|| unusable("the answer has no data"))
 }
@@ -163,6 +169,12 @@ pub struct HistogramSeries {
 pub fn histograms(body: &[u8], wanted: &str) -> Result<Vec<HistogramSeries>, ReadFailure> {
     let raw: Vec<RawHistograms> = open(body, wanted)?;
     raw.into_iter().map(RawHistograms::read).collect()
+}
+
+/// How many samples a query touched, where the server says so.
+pub fn samples_touched(body: &[u8]) -> Option<u64> {
+    let answer: serde_json::Value = serde_json::from_slice(body).ok()?;
+    answer.pointer("/data/stats/samples/totalQueryableSamples")?.as_u64()
 }
 
 /// A scalar, as `time()` answers.

@@ -56,6 +56,12 @@ impl Prometheus {
         if slots.is_empty() {
             self.examine_slot(service, &template, "", &SlotSpec::default(), server_now, &mut findings).await;
         }
+        let cost = self.tick_cost(service, server_now).await;
+        let subject = format!("{} a tick's cost", service.name);
+        findings.push(match cost {
+            Ok(text) => finding(subject, Level::Ok, text),
+            Err(failure) => finding(subject, Level::Error, failure.to_string()),
+        });
         findings
     }
 

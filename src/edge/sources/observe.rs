@@ -8,7 +8,9 @@ use super::exact::{self, Plausible, Target};
 use super::native::{self, Histogram};
 use super::promql::{GroupLabels, Selector, Template, at, bind_query, quoted};
 use crate::domain::counts::{Buckets, Counts};
+use crate::domain::service::{Service, SlotSpec};
 use crate::domain::signal::{FailureKind, Observation, ReadFailure, Reading, SlotCell, SourceClock, Targets};
+use crate::domain::switch::Slot;
 use crate::domain::time::{Span, Timestamp};
 use crate::engine::message::{CommandId, ObserveAsk};
 
@@ -71,6 +73,32 @@ impl Prometheus {
         answers
     }
 
+    /// What a tick of this service costs the server: one query for all of its slots.
+    pub(super) async fn tick_cost(&self, service: &Service, server_now: Timestamp) -> Result<String, ReadFailure> {
+        let template =
+            Template::parse(&service.metrics).map_err(|detail| ReadFailure { kind: FailureKind::Rejected, detail })?;
+        let tick = service.policy.tick;
+        let to = (server_now - SETTLE_MIN).floor_to(tick);
+        let specs = service.slots.specs();
+        let slots: BTreeSet<&str> = specs.keys().map(Slot::as_str).collect();
+        let one_for_all = template.groups_slots() && specs.values().all(|spec| spec.labels.is_empty());
+        let queries = if one_for_all || slots.is_empty() { 1 } else { slots.len() };
+        let (slot, spec) = match specs.first_key_value() {
+            Some((slot, spec)) if !one_for_all => (BTreeSet::from([slot.as_str()]), spec.clone()),
+            _ => (slots, SlotSpec::default()),
+        };
+        let group =
+            Group { asks: Vec::new(), template, services: BTreeSet::from([service.name.as_str()]), slots: slot };
+        let text = query(&group, &spec, to - tick, to);
+        let began = std::time::Instant::now();
+        let body = self.with_stats(&text).await?;
+        let took = began.elapsed().as_millis();
+        let samples = decode::samples_touched(&body).map_or(String::new(), |n| format!(", {n} samples"));
+        let times = if queries > 1 { format!("{queries} queries, each ") } else { String::new() };
+        let kib = body.len().div_ceil(1024);
+        Ok(format!("{times}{took} ms{samples}, {kib} KiB of answer, every {tick}"))
+    }
+
     async fn observe_group(
         &self,
         now: fn() -> Timestamp,
@@ -107,7 +135,7 @@ impl Prometheus {
                 .map(|(id, _)| (id.clone(), Observation::Empty { to, targets: targets.clone() }, Some(clock)))
                 .collect());
         }
-        let samples = decode::vector(&self.instant(&query(&group, first.from, to), None).await?)?;
+        let samples = decode::vector(&self.instant(&query(&group, &first.spec, first.from, to), None).await?)?;
         let special = samples.iter().filter(|s| part_of(&s.labels).ends_with("_special")).collect::<Vec<_>>();
         let specials = if special.is_empty() {
             Specials::default()
@@ -291,16 +319,15 @@ fn group_labels(group: &Group<'_>, selector: &Selector) -> GroupLabels {
 }
 
 /// The one query of a group; its parts are told apart by the label `flipback_part`.
-fn query(group: &Group<'_>, from: Timestamp, to: Timestamp) -> String {
+fn query(group: &Group<'_>, spec: &SlotSpec, from: Timestamp, to: Timestamp) -> String {
     let (t0, t1) = (at(from), at(to));
     let length = to.since(from).as_millis();
     let tag = |expr: String, part: &str| format!("label_replace({expr}, \"flipback_part\", \"{part}\", \"\", \"\")");
-    let spec = group.asks.first().map(|(_, ask)| ask.spec.clone()).unwrap_or_default();
     let mut branches = Vec::new();
     for (part, selector) in parts(&group.template) {
         let labels = group_labels(group, selector);
         let by = labels.list(if part == "latency" { &["le"] } else { &[] });
-        let x = selector.bind(&group.services, &group.slots, &spec);
+        let x = selector.bind(&group.services, &group.slots, spec);
         let last = |t: &str| format!("last_over_time({x}[{WINDOW}] @ {t})");
         // A reset between the sample before t0 and the first one after it must be seen as well, so the
         // range reaches back over it; a false alarm costs one query of raw samples.
@@ -310,7 +337,7 @@ fn query(group: &Group<'_>, from: Timestamp, to: Timestamp) -> String {
         branches.push(tag(format!("({} unless {ordinary})", last(&t1)), &format!("{part}_special")));
     }
     let labels = group_labels(group, &group.template.requests);
-    let x = group.template.requests.bind(&group.services, &group.slots, &spec);
+    let x = group.template.requests.bind(&group.services, &group.slots, spec);
     // Ranges are closed at both ends in Prometheus 2 and open at the left in 3: a millisecond less is
     // right in both.
     let fresh = format!("sum by ({}) (count_over_time({x}[{}ms] @ {t1}))", labels.list(&[]), (length - 1).max(1));

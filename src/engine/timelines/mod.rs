@@ -199,6 +199,7 @@ pub(super) fn limits_default() -> Limits {
 
 fn service() -> Service {
     let health = |port: u16| SlotSpec {
+        scrape: Vec::new(),
         health: Some(HealthCheck::Tcp { address: format!("127.0.0.1:{port}"), timeout: Span::from_secs(1) }),
         labels: BTreeMap::new(),
     };

@@ -38,6 +38,7 @@ fn every_action() -> Vec<Step> {
     let by_slot =
         |blue: &str, green: &str| BTreeMap::from([(slot("blue"), blue.into()), (slot("green"), green.into())]);
     let target = |url: &str| HttpTarget {
+        more_secrets: Vec::new(),
         url: url.into(),
         headers: [("Content-Type".into(), "application/json".into())].into(),
         secret: Some(SecretHeader {

@@ -105,7 +105,7 @@ pub fn read(text: &str, openmetrics: bool, wanted: &Wanted, known: &mut Known) -
 /// The series and what stands behind it: the first `}` that is in no label's value ends it.
 fn split(line: &str) -> Option<(&str, &str)> {
     let brace = line.find('{');
-    let blank = line.find(char::is_whitespace)?;
+    let blank = line.find(char::is_whitespace).unwrap_or(line.len());
     let Some(brace) = brace.filter(|brace| *brace < blank) else { return Some(line.split_at(blank)) };
     let (mut quoted, mut escaped) = (false, false);
     for (i, c) in line.char_indices().skip_while(|(i, _)| *i < brace) {
