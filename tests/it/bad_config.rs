@@ -36,6 +36,45 @@ probe = { exec = ["/usr/local/bin/active-slot"], expect = "$old" }
 
 /// (class of mistake, what is replaced, by what)
 const CASES: &[(&str, &str, &str)] = &[
+    // where counts come from
+    ("a source that is none", "[metrics.web]", "[metrics.web]\nsource = \"scraped\""),
+    ("scraped, and no page", "[metrics.web]", "[metrics.web]\nsource = \"scrape\""),
+    ("a page, and nobody reads it", "blue  = { health", "blue  = { scrape = \"http://127.0.0.1:9001/metrics\", health"),
+    (
+        "a page twice",
+        "blue  = { health",
+        "blue  = { scrape = [\"http://127.0.0.1:1/metrics\", \"http://127.0.0.1:1/metrics\"], health",
+    ),
+    ("a page that is no address", "blue  = { health", "blue  = { scrape = \"127.0.0.1/metrics\", health"),
+    ("scraped PromQL", "[metrics.web]", "[metrics.web]\nsource = \"scrape\"\ncustom = { cpu = 'avg(x)' }"),
+    ("a normal from nowhere", "[metrics.web]", "[metrics.web]\nsource = \"scrape\"\nnormal = \"guessed\""),
+    ("counted by a command that is none", "requests = 'http", "source = \"command\"\n#"),
+    ("a command by its name alone", "requests = 'http", "source = \"command\"\nexec = [\"counts\"]\n#"),
+    ("a counts variable that is none", "requests = 'http", "source = \"command\"\nexec = [\"/c\", \"--at=$form\"]\n#"),
+    ("cells of a day", "requests = 'http", "source = \"command\"\nexec = [\"/c\"]\nevery = \"1d\"\n#"),
+    (
+        "a secret in a header",
+        "requests = 'http",
+        "source = \"http\"\nhttp = { url = \"https://h/c\", headers = { Authorization = \"Bearer x\" } }\n#",
+    ),
+    (
+        "a secret in the clear",
+        "requests = 'http",
+        "source = \"http\"\nhttp = { url = \"http://h/c\", secret_headers = [{ name = \"K\", file = \"/k\" }] }\n#",
+    ),
+    (
+        "an answer that is no template",
+        "requests = 'http",
+        "source = \"http\"\nanswer = \"{% for %}\"\nhttp = { url = \"https://h/c\" }\n#",
+    ),
+    // Prometheus in its variants
+    ("no server that is asked", "[prometheus]\nurl = \"http://127.0.0.1:9090\"\n", ""),
+    ("more wanted than there are", "[prometheus]", "[prometheus]\nquorum = 2"),
+    ("a replica of itself", "[prometheus]", "[prometheus]\nreplicas = [\"http://127.0.0.1:9090/\"]"),
+    ("a certificate without its key", "[prometheus]", "[prometheus]\nclient_cert_file = \"/c.pem\""),
+    ("a key without its certificate", "[prometheus]", "[prometheus]\nclient_key_file = \"/k.pem\""),
+    ("a parameter that is none", "[prometheus]", "[prometheus]\nparams = { partial_respnse = \"false\" }"),
+    ("a login in a header", "[prometheus]", "[prometheus]\nheaders = { authorization = \"Basic eA==\" }"),
     // steps: what they do, how they are read back, the ladder
     ("no action", "exec = [\"/usr/local/bin/switch-traffic\", \"$old\"]\n", ""),
     (

@@ -38,4 +38,5 @@ mod steps;
 mod stub;
 mod terminal;
 mod unit;
+mod variants;
 mod ways_in;

@@ -169,7 +169,15 @@ impl Prometheus {
 
     /// Prometheus's own clock.
     pub(super) async fn time(&self) -> Result<Timestamp, ReadFailure> {
-        let seconds = decode::scalar(&self.instant("time()", None).await?)?;
+        let body = self.instant("time()", None).await?;
+        // VictoriaMetrics knows no scalars: there it is a vector of one.
+        let seconds = match decode::scalar(&body) {
+            Ok(seconds) => seconds,
+            Err(failure) => match decode::vector(&body)?.as_slice() {
+                [one] => one.value,
+                _ => return Err(failure),
+            },
+        };
         Ok(Timestamp::from_millis((seconds * 1000.0).round() as i64))
     }
 
