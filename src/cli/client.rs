@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::{Global, exit};
 use crate::domain::view::WatchView;
 use crate::edge::api::types::Envelope;
+use crate::edge::authorities::of_this_machine;
 use crate::edge::secret::first_line;
 
 /// Longer than any route takes.
@@ -46,8 +47,10 @@ impl Client {
             .enable_all()
             .build()
             .map_err(|error| usage(format!("the runtime does not start: {error}")))?;
-        let builder =
-            reqwest::Client::builder().timeout(TIMEOUT).no_proxy().redirect(reqwest::redirect::Policy::none());
+        let builder = of_this_machine(reqwest::Client::builder())
+            .timeout(TIMEOUT)
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none());
         let (builder, base, token, place) = match (&global.url, &global.token_file) {
             (Some(url), Some(file)) => {
                 let token = first_line(file).map_err(usage)?;

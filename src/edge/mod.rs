@@ -2,6 +2,7 @@
 
 pub mod actuators;
 pub mod api;
+pub mod authorities;
 pub mod detectors;
 pub mod haproxy;
 pub mod hooks;

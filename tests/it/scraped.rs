@@ -226,6 +226,13 @@ fn a_dead_process_is_rolled_back_and_a_page_that_is_none_is_not() {
     wait_until(SOON, "blue is active again", || (bare.active() == "blue").then_some(()));
     assert_eq!(bare.outcome(&id, Duration::from_secs(100)), "rolled_back_recovered");
     assert!(bare.json(&["show", &id])["breach"]["evidence"].to_string().contains("alive"));
+    // A reload keeps what is the same, and takes nothing that is not good.
+    let config = bare.dir.path().join("flipback.toml");
+    let good = fs::read_to_string(&config).unwrap();
+    fs::write(&config, good.replace("/metrics\", health", "/metrics\", helth")).unwrap();
+    assert!(!bare.flipback(&["reload"]).status.success());
+    fs::write(&config, good.replace("duration = \"60s\"", "duration = \"61s\"")).unwrap();
+    assert!(bare.flipback(&["reload"]).status.success());
     // The page is cut off (it takes longer than flipback waits): not seen is not bad.
     bare.slots.insert("green", app(&bare.dir, "green", bare.ports["green"]));
     let id = bare.release("blue", "green", "v3");

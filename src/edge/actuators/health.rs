@@ -7,6 +7,7 @@ use tokio::net::TcpStream;
 use super::command;
 use super::native::http::root;
 use crate::domain::plan::{HealthCheck, HealthReading};
+use crate::edge::authorities::of_this_machine;
 
 /// Asks slots over HTTP: no redirects, no proxy from the environment, no connection kept between
 /// checks (a kept one would hide that new ones are refused).
@@ -17,7 +18,7 @@ pub struct HealthChecker {
 
 impl HealthChecker {
     pub fn new() -> Result<Self, String> {
-        let client = reqwest::Client::builder()
+        let client = of_this_machine(reqwest::Client::builder())
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
             .pool_max_idle_per_host(0)

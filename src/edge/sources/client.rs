@@ -15,6 +15,7 @@ use super::observe::Meta;
 use crate::config::settings::{PrometheusAuth, PrometheusSettings};
 use crate::domain::signal::{FailureKind, ReadFailure};
 use crate::domain::time::{Span, Timestamp};
+use crate::edge::authorities::of_this_machine;
 
 /// An answer of 10,000 series is some 2 MiB; beyond this somebody asked for the wrong thing.
 const ANSWER_MAX: usize = 32 * 1024 * 1024;
@@ -68,7 +69,7 @@ impl Prometheus {
             value.set_sensitive(true);
             headers.insert(AUTHORIZATION, value);
         }
-        let mut http = reqwest::Client::builder()
+        let mut http = of_this_machine(reqwest::Client::builder())
             .timeout(settings.timeout.to_std())
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()

@@ -10,6 +10,7 @@ use serde_json::Value;
 use crate::domain::action::{HttpCall, HttpLook, HttpTarget, Shows};
 use crate::domain::time::Span;
 use crate::edge::actuators::probe::only_line;
+use crate::edge::authorities::of_this_machine;
 use crate::edge::secret;
 
 /// A probe's answer: a Kubernetes object of the largest kind is 1.5 MiB.
@@ -88,7 +89,7 @@ fn request(method: Method, target: &HttpTarget, timeout: Duration) -> Result<Req
 pub fn client(target: &HttpTarget, keeps: bool) -> Result<Client, String> {
     // The shim's child is a process of its own; the second call of another one changes nothing.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let mut client = Client::builder()
+    let mut client = of_this_machine(Client::builder())
         .redirect(reqwest::redirect::Policy::none())
         .no_proxy()
         .pool_max_idle_per_host(usize::from(keeps))

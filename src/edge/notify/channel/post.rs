@@ -8,6 +8,7 @@ use reqwest::{Client, StatusCode, Url, header};
 use super::{ChannelError, Delivery};
 use crate::domain::time::Span;
 use crate::edge::actuators::native::http::root as root_cause;
+use crate::edge::authorities::of_this_machine;
 use crate::edge::secret;
 
 /// One exchange; the next message of this channel waits for it.
@@ -20,7 +21,7 @@ const WAIT_MAX: Span = Span::from_mins(10);
 const ANSWER_MAX: usize = 4096;
 
 pub fn client() -> Result<Client, ChannelError> {
-    Client::builder()
+    of_this_machine(Client::builder())
         .redirect(reqwest::redirect::Policy::none())
         .no_proxy()
         .timeout(TIMEOUT)

@@ -87,6 +87,7 @@ impl Scraper {
                 fresh.insert(key, targets);
             }
         }
+        self.forget(&fresh);
         let stays = |target: &Arc<Target>| fresh.values().flatten().any(|t| Arc::ptr_eq(t, target));
         old.values().flatten().filter(|target| !stays(target)).for_each(|target| target.end());
         for target in begun {
@@ -94,6 +95,16 @@ impl Scraper {
         }
         *old = fresh;
         Ok(())
+    }
+
+    /// What was written of pages that are named no more.
+    fn forget(&self, fresh: &BySlot) {
+        let Ok(entries) = std::fs::read_dir(&self.dir) else { return };
+        for path in entries.flatten().map(|entry| entry.path()) {
+            if !fresh.values().flatten().any(|target| target.file() == path) {
+                let _ = std::fs::remove_file(path);
+            }
+        }
     }
 
     fn of(&self, service: &ServiceName, slot: &Slot) -> Vec<Arc<Target>> {

@@ -11,6 +11,9 @@ use crate::domain::time::{Span, Timestamp};
 const KEPT_FOR: Span = Span::from_mins(15);
 const KEPT_MAX: usize = 1_000;
 
+/// The first scrape of a watch counts from the last one before it: two of those that are made while nobody watches.
+const LEAD_MAX: Span = Span::from_secs(30);
+
 /// Two starts of a process that are closer than this are one: some libraries round to whole seconds.
 const SAME_START_S: f64 = 0.5;
 
@@ -139,9 +142,10 @@ impl Store {
         }
     }
 
-    /// Scrapes after `from`, up to `to`.
+    /// Scrapes after `from`, up to `to`. One that began to count long before (nobody watched, or we were away) says
+    /// nothing of that time.
     pub fn between(&self, from: Timestamp, to: Timestamp) -> impl Iterator<Item = &Delta> {
-        self.deltas.iter().filter(move |d| d.at > from && d.at <= to)
+        self.deltas.iter().filter(move |d| d.at > from && d.at <= to && d.after + LEAD_MAX >= from)
     }
 
     pub fn last_at(&self) -> Option<Timestamp> {
@@ -245,6 +249,17 @@ mod tests {
         after.take(at(41), page(100.0, None, a), &known());
         assert_eq!(all(&after), (50.0, 0.0, 0.0), "what came while we were away is in the next scrape");
         assert_eq!(after.between(at(2), at(41)).map(|d| d.sure.requests).sum::<f64>(), 40.0);
+    }
+
+    #[test]
+    fn what_was_gathered_long_before_a_watch_is_none_of_its_counts() {
+        let a = Some(900.0);
+        // Read during a watch, and not again until the next one, an hour later.
+        let store =
+            played(&[(1, page(50.0, None, a)), (3600, page(90_000.0, None, a)), (3601, page(90_009.0, None, a))]);
+        let counted = |from: u64| store.between(at(from), at(4000)).map(|d| d.sure.requests).sum::<f64>();
+        assert_eq!(counted(3599), 9.0);
+        assert_eq!(counted(1), 89_959.0, "a watch that was open all the while has lost nothing");
     }
 
     #[test]

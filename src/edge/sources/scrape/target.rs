@@ -234,6 +234,10 @@ impl Target {
         }
     }
 
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
     pub fn found(&self) -> Option<(Timestamp, Found)> {
         self.state().found.clone()
     }
