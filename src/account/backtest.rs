@@ -226,3 +226,54 @@ impl Backtest {
         policies.chain(rivals).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(kind: Kind, truth: Option<Truth>, after: After, would: Would, naive: Option<f64>) -> Row {
+        let slot = |name: &str| Slot::try_new(name).unwrap();
+        Row {
+            at: Timestamp::from_millis(0),
+            kind,
+            old: slot("blue"),
+            new: slot("green"),
+            version: None,
+            truth,
+            after,
+            plays: vec![Play { would, baseline: String::new(), detectable: None, account: None }],
+            rivals: vec![RivalPlay { rival: Rival::Naive, after_s: naive }],
+        }
+    }
+
+    #[test]
+    fn each_rule_is_counted_against_what_is_known_of_the_releases() {
+        let back = || Would::RollBack { after_s: 75.0, why: "errors".into() };
+        let pass = || Would::Pass { by_checks_only: false };
+        let reverted = After::Reverted { after_s: 600 };
+        let not_played = Would::NotPlayed { why: "no readings".into() };
+        let b = Backtest {
+            service: "checkout".into(),
+            from: Timestamp::from_millis(0),
+            to: Timestamp::from_millis(1),
+            found_by: "a list".into(),
+            policies: vec!["this policy".into()],
+            rows: vec![
+                row(Kind::Release, None, reverted, back(), Some(15.0)),
+                row(Kind::Revert, None, After::Kept, back(), Some(15.0)),
+                row(Kind::Release, None, After::Kept, pass(), Some(30.0)),
+                row(Kind::Release, Some(Truth::Bad), After::Kept, Would::Page { why: "both".into() }, None),
+                // What is called good is good, whatever was done with it.
+                row(Kind::Release, Some(Truth::Good), reverted, pass(), None),
+                row(Kind::Release, None, After::Kept, not_played, Some(15.0)),
+            ],
+            notes: Vec::new(),
+            cost: Cost::default(),
+        };
+        let tallies = b.tallies();
+        let of = |i: usize| (tallies[i].played, tallies[i].found, tallies[i].bad, tallies[i].wrongly, tallies[i].good);
+        assert_eq!(of(0), (4, 2, 2, 0, 2), "reverts and what was not played count for nobody");
+        assert_eq!((tallies[1].rule.as_str(), of(1)), ("naive 1.5×", (4, 1, 2, 1, 2)));
+        assert_eq!(back().word(), "back after 1m 15s");
+    }
+}

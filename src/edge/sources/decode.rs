@@ -118,8 +118,18 @@ pub fn vector(body: &[u8]) -> Result<Vec<Sample>, ReadFailure> {
         .collect()
 }
 
+/// A range vector of raw samples (`x[5m]`). VictoriaMetrics shows its marks of staleness among them, as NaN: they are
+/// no samples.
+pub fn raw_samples(body: &[u8]) -> Result<Vec<Series>, ReadFailure> {
+    range_vector(body, |text| text == "NaN")
+}
+
 /// A range vector.
 pub fn matrix(body: &[u8]) -> Result<Vec<Series>, ReadFailure> {
+    range_vector(body, |_| false)
+}
+
+fn range_vector(body: &[u8], left_out: impl Fn(&str) -> bool) -> Result<Vec<Series>, ReadFailure> {
     let raw: Vec<RawSeries> = open(body, "matrix")?;
     raw.into_iter()
         .map(|series| {
@@ -129,6 +139,7 @@ pub fn matrix(body: &[u8]) -> Result<Vec<Series>, ReadFailure> {
             let points = series
                 .values
                 .into_iter()
+                .filter(|(_, text)| !left_out(text))
                 .map(|(at, text)| Ok(((at * 1000.0).round() as i64, number(&text)?)))
                 .collect::<Result<_, ReadFailure>>()?;
             Ok(Series { labels: series.metric, points })

@@ -113,7 +113,7 @@ impl Prometheus {
         };
         let newest = decode::vector(&self.instant(&format!("max(timestamp({x}))"), None).await?)?;
         let age_s = newest.first().map(|s| (server_now.as_secs_f64() - s.value).max(0.0));
-        let ups = decode::matrix(&self.instant(&format!("{x}[5m]"), None).await?)?;
+        let ups = decode::raw_samples(&self.instant(&format!("{x}[5m]"), None).await?)?;
         let interval_s = ups
             .iter()
             .filter(|s| s.points.len() > 1)

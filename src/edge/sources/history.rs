@@ -124,7 +124,7 @@ impl Prometheus {
         let x: Selector =
             template.requests.bind(&BTreeSet::from([service.name.as_str()]), &BTreeSet::from([slot.as_str()]), &spec);
         let body = self.instant(&format!("{x}[{WINDOW}] @ {}", at(when)), None).await?;
-        Ok(spacing(&decode::matrix(&body)?))
+        Ok(spacing(&decode::raw_samples(&body)?))
     }
 
     /// A custom signal at each tick's end.

@@ -193,7 +193,7 @@ impl Prometheus {
         if let Some(instance) = target.and_then(|t| t.labels.get("instance")) {
             let job = target.and_then(|t| t.labels.get("job")).map_or("", String::as_str);
             let ups = format!("up{{instance={},job={}}}[{WINDOW}]", quoted(instance), quoted(job));
-            interval = spacing(&decode::matrix(&self.instant(&ups, None).await?)?);
+            interval = spacing(&decode::raw_samples(&self.instant(&ups, None).await?)?);
         }
         let settle = self.settle.unwrap_or_else(|| found.unwrap_or(SETTLE_MIN).max(SETTLE_MIN));
         let meta = Meta { read_at: server_now, settle, interval };
@@ -250,7 +250,10 @@ impl Prometheus {
                 bound = bound.of_instances(&instances);
             }
             let raw = format!("{bound}[{}ms] @ {}", range.as_millis(), at(to));
-            out.raw.insert(part, decode::matrix(&self.instant(&raw, None).await?)?);
+            let mut series = decode::raw_samples(&self.instant(&raw, None).await?)?;
+            // VictoriaMetrics does not hear the @ of a bare range: its samples go on to now.
+            series.iter_mut().for_each(|s| s.points.retain(|(at, _)| *at <= to.as_millis()));
+            out.raw.insert(part, series);
         }
         let which = if everywhere {
             String::new()

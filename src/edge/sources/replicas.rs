@@ -1,6 +1,7 @@
 //! Servers that scrape the same: asked together, and believed when enough of them say the same.
 
-use std::collections::BTreeMap;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 
 use super::client::{Prometheus, SourceError};
 use super::examine::Finding;
@@ -15,6 +16,9 @@ use crate::engine::message::{CommandId, ObserveAsk, RecordAsk, RecordedCells};
 /// Of two servers' counts, besides what their scrapes' phases explain.
 const APART_SHARE: f64 = 0.1;
 const APART_EVENTS: f64 = 10.0;
+
+/// So long the first in the list may be later than the others: taking turns would count a scrape's worth twice or not.
+const PREFERRED_WAIT: Span = Span::from_millis(300);
 
 #[derive(Clone)]
 pub struct Replicas {
@@ -42,21 +46,35 @@ impl Replicas {
         if self.all.len() == 1 {
             return self.first().observe(now, asks).await;
         }
-        let each = self.all.iter().map(|server| server.observe(now, asks.clone()));
-        let answers = futures_util::future::join_all(each).await;
-        let mut by_id: BTreeMap<CommandId, Vec<Answer>> = BTreeMap::new();
-        for answer in answers.into_iter().flatten() {
-            by_id.entry(answer.0.clone()).or_default().push(answer);
+        let ask = |server: Prometheus, i: usize| {
+            let asks = asks.clone();
+            async move { (i, server.observe(now, asks).await) }
+        };
+        let mut asked: FuturesUnordered<_> =
+            self.all.iter().enumerate().map(|(i, server)| ask(server.clone(), i)).collect();
+        let mut came: Vec<Vec<Answer>> = vec![Vec::new(); self.all.len()];
+        let mut until = None;
+        // A server that hangs keeps nobody waiting once enough of the others have answered.
+        loop {
+            let next = match until {
+                None => asked.next().await,
+                Some(until) => tokio::time::timeout_at(until, asked.next()).await.unwrap_or(None),
+            };
+            let Some((i, answers)) = next else { break };
+            if let Some(place) = came.get_mut(i) {
+                *place = answers;
+            }
+            if until.is_none() && asks.iter().all(|(id, ask)| self.choose(id, ask.grid, &came).is_ok()) {
+                until = Some(tokio::time::Instant::now() + PREFERRED_WAIT.to_std());
+            }
         }
-        asks.iter()
-            .map(|(id, ask)| {
-                let answers = by_id.remove(id).unwrap_or_default();
-                chosen(answers, self.quorum, ask.grid).unwrap_or_else(|| {
-                    let detail = "no server answered".to_owned();
-                    (id.clone(), Observation::Failed(ReadFailure { kind: FailureKind::Unreachable, detail }), None)
-                })
-            })
-            .collect()
+        asks.iter().map(|(id, ask)| self.choose(id, ask.grid, &came).unwrap_or_else(|why| why)).collect()
+    }
+
+    fn choose(&self, id: &CommandId, grid: Span, came: &[Vec<Answer>]) -> Result<Answer, Answer> {
+        let answers: Vec<Answer> =
+            came.iter().filter_map(|all| all.iter().find(|answer| answer.0 == *id)).cloned().collect();
+        chosen(id, answers, self.quorum, self.all.len(), grid)
     }
 
     /// By the first that answers.
@@ -92,31 +110,30 @@ impl Replicas {
 }
 
 /// The first server's answer that so many others bear out; else why there is none.
-fn chosen(answers: Vec<Answer>, quorum: usize, grid: Span) -> Option<Answer> {
+fn chosen(id: &CommandId, answers: Vec<Answer>, quorum: usize, servers: usize, grid: Span) -> Result<Answer, Answer> {
     let agree = |one: &Answer| answers.iter().filter(|other| agrees(one, other, grid)).count();
     let failed = |answer: &Answer| matches!(answer.1, Observation::Failed(_));
     if let Some(found) = answers.iter().find(|one| !failed(one) && agree(one) >= quorum) {
-        return Some(found.clone());
+        return Ok(found.clone());
     }
     let usable = answers.iter().filter(|answer| !failed(answer)).count();
-    let first = answers.first()?;
     let why = answers.iter().find_map(|answer| match &answer.1 {
         Observation::Failed(failure) => Some(failure.clone()),
         Observation::Cell(_) | Observation::Empty { .. } | Observation::Absent { .. } => None,
     });
-    let failure = match why {
-        Some(failure) if usable < quorum => {
-            let detail =
-                format!("{usable} of {} servers answer, {quorum} are wanted: {}", answers.len(), failure.detail);
-            ReadFailure { kind: failure.kind, detail }
-        }
-        Some(_) | None => ReadFailure {
+    let failure = if usable < quorum {
+        let (kind, detail) =
+            why.map_or((FailureKind::Timeout, "no answer in time".to_owned()), |why| (why.kind, why.detail));
+        ReadFailure { kind, detail: format!("{usable} of {servers} servers answer, {quorum} are wanted: {detail}") }
+    } else {
+        let shown = shown(&answers);
+        ReadFailure {
             kind: FailureKind::Unusable,
-            detail: format!("the servers do not say the same, {quorum} that agree are wanted: {}", shown(&answers)),
-        },
+            detail: format!("the servers do not say the same, {quorum} that agree are wanted: {shown}"),
+        }
     };
     let clock = answers.iter().find_map(|answer| answer.2);
-    Some((first.0.clone(), Observation::Failed(failure), clock))
+    Err((id.clone(), Observation::Failed(failure), clock))
 }
 
 fn shown(answers: &[Answer]) -> String {
@@ -194,7 +211,8 @@ mod tests {
     }
 
     fn requests(answers: Vec<Answer>, quorum: usize) -> Result<f64, String> {
-        match chosen(answers, quorum, TICK).unwrap().1 {
+        let (servers, id) = (answers.len(), answers[0].0.clone());
+        match chosen(&id, answers, quorum, servers, TICK).unwrap_or_else(|why| why).1 {
             Observation::Cell(cell) => Ok(cell.counts.value().unwrap().requests()),
             Observation::Empty { .. } => Ok(-1.0),
             Observation::Failed(failure) => Err(failure.to_string()),
