@@ -69,7 +69,7 @@ fn counts(table: &Table<'_, '_>, kind: Kind) -> Option<CountsAsk> {
             }
         }
     });
-    let whole = |span: Span| span.as_millis() % 1000 == 0;
+    let whole = |span: Span| span.as_millis().is_multiple_of(1000);
     if !whole(every) {
         table.problem(&format!("{}.every", table.path), "must be whole seconds", None);
     }

@@ -35,7 +35,7 @@ const SECOND: Span = Span::from_secs(1);
 
 /// Reads one text. All problems come together.
 pub fn parse(file: &str, text: &str) -> Result<Settings, Problems> {
-    read(file, text, |root, source| settings(root, source))
+    read(file, text, settings)
 }
 
 /// The same of a file with a policy.

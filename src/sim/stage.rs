@@ -39,10 +39,13 @@ pub enum Ending {
     Open,
 }
 
+/// When, what was read, and the watch afterwards.
+type KeptTurn = (Timestamp, Option<(Slot, SlotCell)>, Option<WatchView>);
+
 /// What a journal would have kept, turn by turn.
 #[derive(Default)]
 pub struct Kept {
-    turns: Vec<(Timestamp, Option<(Slot, SlotCell)>, Option<WatchView>)>,
+    turns: Vec<KeptTurn>,
 }
 
 impl Kept {

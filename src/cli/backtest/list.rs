@@ -50,8 +50,7 @@ pub fn read(file: &str, text: &str, service: &Service) -> Result<Vec<Listed>, St
 }
 
 fn one(words: &[&str], service: &Service) -> Result<Listed, String> {
-    let (&[at, old, new], more) =
-        words.split_first_chunk::<3>().ok_or("needs a time, the old slot and the new one").map(|(a, b)| (a, b))?;
+    let (&[at, old, new], more) = words.split_first_chunk::<3>().ok_or("needs a time, the old slot and the new one")?;
     let time = chrono::DateTime::parse_from_rfc3339(at)
         .map_err(|_| format!("{at:?} is no time: write it like 2026-11-15T10:00:00Z"))?;
     let slot = |name: &str| -> Result<Slot, String> {
