@@ -6,10 +6,9 @@ use super::stage::{self, Ending, Kept, Stage, World};
 use crate::account::backtest::{Play, RivalPlay, Would, broken};
 use crate::account::rivals::{Rival, Seen, SeenTick, by_minute};
 use crate::domain::account::Account;
-use crate::domain::action::{Action, Exec};
 use crate::domain::baseline::{Baseline, BaselineAsk};
 use crate::domain::counts::{Cell, Counts};
-use crate::domain::plan::{OnFailure, Plan, Step, When};
+use crate::domain::plan::Plan;
 use crate::domain::policy::{Mode, Policy};
 use crate::domain::service::{Service, SlotSpec, Slots};
 use crate::domain::signal::{Observation, Reading, SlotCell, SourceClock};
@@ -55,25 +54,10 @@ fn staged(service: &Service, policy: &Policy) -> Service {
         ),
         Slots::Versions => Slots::Versions,
     };
-    let back = Step {
-        name: "back".into(),
-        action: Action::Exec(Exec::new(["/nothing"])),
-        timeout: Span::from_secs(30),
-        probe: None,
-        verify_timeout: Span::from_secs(10),
-        retry_safe: false,
-        lock: "back".into(),
-        words: Default::default(),
-        wait: Span::ZERO,
-        heals_within: None,
-        when: When::Always,
-        on_failure: OnFailure::Stop,
-        limit: None,
-    };
     Service {
         slots,
         policy: Policy { mode: Mode::Auto, ..policy.clone() },
-        plan: Plan { steps: vec![back] },
+        plan: stage::way_back(),
         after_passed: Plan::default(),
         flags: BTreeMap::new(),
         unverified: true,

@@ -9,10 +9,9 @@ use super::stage::{self, Ending, Kept, Stage, World};
 use super::traffic::{Counted, Stream, Traffic};
 use crate::account::rivals::{Seen, SeenTick};
 use crate::domain::account::Account;
-use crate::domain::action::{Action, Exec};
 use crate::domain::baseline::{Baseline, BaselineAsk};
 use crate::domain::counts::{Cell, Counts};
-use crate::domain::plan::{OnFailure, Plan, Step, When};
+use crate::domain::plan::Plan;
 use crate::domain::policy::{Alpha, Limits, Mode, Policy, Ratio, RuleKind, Share, TailNull, WarmUp};
 use crate::domain::service::{Metrics, Service, SlotSpec, Slots};
 use crate::domain::signal::{Observation, Quantile, Reading, SlotCell, SourceClock};
@@ -322,23 +321,7 @@ fn service(setup: &Setup) -> Service {
             notify_passed: false,
             notify_opened: false,
         },
-        plan: Plan {
-            steps: vec![Step {
-                name: "back".into(),
-                action: Action::Exec(Exec::new(["/bin/true"])),
-                timeout: Span::from_secs(30),
-                probe: None,
-                verify_timeout: Span::from_secs(10),
-                retry_safe: false,
-                lock: "back".into(),
-                words: Default::default(),
-                wait: Span::ZERO,
-                heals_within: None,
-                when: When::Always,
-                on_failure: OnFailure::Stop,
-                limit: None,
-            }],
-        },
+        plan: stage::way_back(),
         after_passed: Plan::default(),
         flags: Default::default(),
         unverified: true,

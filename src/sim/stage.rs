@@ -2,12 +2,14 @@
 //! made traffic, or what a server remembers.
 
 use crate::domain::account::{Account, Judged, ReadCell, Said};
+use crate::domain::action::{Action, Exec};
 use crate::domain::baseline::{Baseline, BaselineAsk};
 use crate::domain::brakes::Brakes;
+use crate::domain::plan::{OnFailure, Plan, Step, When};
 use crate::domain::service::Service;
 use crate::domain::signal::{Observation, SlotCell, SourceClock};
 use crate::domain::switch::{Announcement, Slot};
-use crate::domain::time::Timestamp;
+use crate::domain::time::{Span, Timestamp};
 use crate::domain::verdict::Outcome;
 use crate::domain::view::WatchView;
 use crate::engine::Engine;
@@ -64,6 +66,26 @@ impl Kept {
         }
         Some(Account { view, readings, judged, before: Vec::new(), normal: Vec::new() })
     }
+}
+
+/// A plan whose one step is never carried out: that it is begun is all that is asked.
+pub fn way_back() -> Plan {
+    let back = Step {
+        name: "back".into(),
+        action: Action::Exec(Exec::new(["/nothing"])),
+        timeout: Span::from_secs(30),
+        probe: None,
+        verify_timeout: Span::from_secs(10),
+        retry_safe: false,
+        lock: "back".into(),
+        words: Default::default(),
+        wait: Span::ZERO,
+        heals_within: None,
+        when: When::Always,
+        on_failure: OnFailure::Stop,
+        limit: None,
+    };
+    Plan { steps: vec![back] }
 }
 
 /// Plays it to its end; `kept` gets what a journal would have got.

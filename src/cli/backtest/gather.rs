@@ -66,14 +66,35 @@ impl Gather {
         self.policies.iter().map(|p| p.soak).max().unwrap_or(Span::from_mins(30))
     }
 
+    /// How often the slots were scraped lately: at the end of the time, or some time before it.
+    async fn interval(&self) -> Result<Span, ReadFailure> {
+        const TRIES: u64 = 8;
+        let slots = self.service.slots.specs();
+        let any = Slot::try_new(ALL_SLOTS).ok();
+        for part in 0..TRIES {
+            let at = self.to - Span::from_millis(self.to.since(self.from).as_millis() * part / TRIES);
+            for slot in slots.keys().chain(any.as_ref().filter(|_| slots.is_empty())) {
+                if let Some(found) = self.source.interval_at(&self.service, slot, at).await? {
+                    return Ok(found);
+                }
+            }
+        }
+        Ok(CELL)
+    }
+
     /// The switches that the traffic shows.
     pub async fn find(&self, version: Option<&str>, tell: Tell<'_>) -> Result<Vec<Candidate>, ReadFailure> {
         let whole_s = self.to.since(self.from).as_millis() / 1000;
-        let step = Span::from_secs((whole_s / LOOKS_MAX).max(LOOK.as_millis() / 1000));
+        let interval = self.interval().await?;
+        let least_s = LOOK.max(interval).as_millis().div_ceil(1000);
+        let step = Span::from_secs((whole_s / LOOKS_MAX).max(least_s));
+        // A rate wants two samples, and one more for a scrape that is late.
+        let window = step.times(2).max(interval.times(3));
         let (from, span) = (self.from, self.to.since(self.from).as_secs_f64().max(1.0));
         let mut told =
             |at: Timestamp| tell((at.since(from).as_secs_f64() / span * 200.0) as u64, "looking for switches");
-        let shares = self.source.shares(&self.service, version, (self.from, self.to), step, &mut told).await?;
+        let shares =
+            self.source.shares(&self.service, version, (self.from, self.to), (step, window), &mut told).await?;
         let moves = moves(&shares);
         let kinds = kinds(&moves, self.soak().max(Span::from_mins(60)));
         Ok(moves

@@ -64,13 +64,13 @@ impl Pace {
 }
 
 impl Prometheus {
-    /// Requests per second of every carrier, at each `step`. `version`: the label that tells releases apart.
+    /// Requests per second of every carrier over `window`, at each `step`. `version`: the label that tells releases apart.
     pub async fn shares(
         &self,
         service: &Service,
         version: Option<&str>,
         (from, to): (Timestamp, Timestamp),
-        step: Span,
+        (step, window): (Span, Span),
         told: &mut (dyn FnMut(Timestamp) + Send),
     ) -> Result<Shares, ReadFailure> {
         let template =
@@ -91,7 +91,7 @@ impl Prometheus {
         for (names, spec) in rounds {
             let x = template.requests.bind(&BTreeSet::from([service.name.as_str()]), &names, spec);
             let by: Vec<&str> = label.as_deref().into_iter().chain(version).collect();
-            let query = format!("sum by ({}) (rate({x}[{}ms]))", by.join(", "), step.as_millis() * 2);
+            let query = format!("sum by ({}) (rate({x}[{}ms]))", by.join(", "), window.as_millis());
             let mut start = from.floor_to(step);
             while start <= to {
                 let stop = (start + step.times(POINTS_MAX - 1)).min(to);
