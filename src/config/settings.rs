@@ -101,6 +101,9 @@ pub enum Proof {
     Token { header: String },
 }
 
+/// How far back the first recording goes, where nothing else is said.
+pub const BACKFILL: Span = Span::from_mins(24 * 60);
+
 #[derive(Debug, Clone, PartialEq)]
 pub struct PrometheusSettings {
     /// Base URL without a trailing `/`.
@@ -141,7 +144,7 @@ impl PrometheusSettings {
             certificate: None,
             headers: BTreeMap::new(),
             params: BTreeMap::new(),
-            backfill: Span::from_mins(24 * 60),
+            backfill: BACKFILL,
         }
     }
 }

@@ -95,6 +95,9 @@ impl Slots {
     }
 }
 
+/// Where counts do not tell slots apart, they are kept under this name.
+pub const ALL_SLOTS: &str = "all";
+
 /// Where a service's counts come from, and selectors of its series: text that the configuration has parsed as PromQL
 /// and found to be plain vector selectors. `$service` and `$slot` stand in matcher values.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

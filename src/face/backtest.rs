@@ -4,7 +4,6 @@ use serde::Serialize;
 
 use super::report::Drawn;
 use crate::account::backtest::{After, Backtest, Cost, Row, Tally, Would};
-use crate::account::charts;
 use crate::account::rivals::Rival;
 use crate::account::switches::Kind;
 use crate::domain::time::Timestamp;
@@ -86,18 +85,12 @@ fn page_row(b: &Backtest, i: usize, row: &Row, drawn: bool) -> PageRow {
     });
     // One policy's charts: the newest opinion where there are several (of the journal, the one by today's policy).
     let account = row.plays.iter().rev().find_map(|play| play.account.as_ref()).filter(|_| drawn);
-    let charts = account.map_or_else(Vec::new, |account| charts::of_watch(account)).into_iter().map(|chart| Drawn {
-        title: chart.title.clone(),
-        svg: chart.svg(),
-        words: chart.words(),
-        sparkline: chart.sparkline(),
-    });
     PageRow {
         anchor: format!("s{}", i + 1),
         cells: cells.collect(),
         title: format!("{} {}", row.at, what(row)),
         plays: plays.collect(),
-        charts: charts.collect(),
+        charts: account.map_or_else(Vec::new, |account| Drawn::all_of(account)),
     }
 }
 

@@ -7,6 +7,7 @@ use super::explained::Explained;
 use super::standing::{self, Standing};
 use super::watch::{PlanRow, ReadingRow, StoryRow, plan, readings, story};
 use crate::account::{charts, explain};
+use crate::chart::Chart;
 use crate::domain::account::Account;
 use crate::domain::plan::AttemptState;
 use crate::domain::time::Timestamp;
@@ -48,6 +49,18 @@ pub struct Drawn {
     pub sparkline: String,
 }
 
+impl Drawn {
+    pub fn all_of(account: &Account) -> Vec<Drawn> {
+        let draw = |chart: &Chart| Drawn {
+            title: chart.title.clone(),
+            svg: chart.svg(),
+            words: chart.words(),
+            sparkline: chart.sparkline(),
+        };
+        charts::of_watch(account).iter().map(draw).collect()
+    }
+}
+
 /// Rows of one appendix: an hour in ticks of a second, of both slots. More is for `-o json`.
 const ROWS_MAX: usize = 8_000;
 
@@ -67,15 +80,7 @@ impl Report {
             build: env!("CARGO_PKG_VERSION"),
             draft: draft(account),
             figures: figures(account),
-            charts: charts::of_watch(account)
-                .iter()
-                .map(|chart| Drawn {
-                    title: chart.title.clone(),
-                    svg: chart.svg(),
-                    words: chart.words(),
-                    sparkline: chart.sparkline(),
-                })
-                .collect(),
+            charts: Drawn::all_of(account),
             signals: if w.is_drill() { Vec::new() } else { evidence.iter().map(|e| signal_row(e, w)).collect() },
             story: w.timeline.iter().map(story).collect(),
             plan: plan(w),

@@ -10,7 +10,7 @@ use crate::domain::baseline::{Baseline, BaselineAsk};
 use crate::domain::counts::{Cell, Counts};
 use crate::domain::plan::Plan;
 use crate::domain::policy::{Mode, Policy};
-use crate::domain::service::{Service, SlotSpec, Slots};
+use crate::domain::service::{ALL_SLOTS, Service, SlotSpec, Slots};
 use crate::domain::signal::{Observation, Reading, SlotCell, SourceClock};
 use crate::domain::switch::{Announcement, ServiceName, Slot};
 use crate::domain::time::{Span, Timestamp};
@@ -20,9 +20,6 @@ use crate::words::numbers::{duration, percent, thousands};
 
 /// A slot without a sample for so long has none at all, as at a live server.
 const GONE: Span = Span::from_mins(5);
-
-/// Where series do not tell slots apart.
-pub const ALL_SLOTS: &str = "all";
 
 /// The normal that the rules of other tools are given.
 const RIVALS_NORMAL: Span = Span::from_mins(60);

@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::stack::{Proc, free_port, wait_until};
+use crate::stack::{Proc, flipback_in, free_port, wait_until};
 
 pub const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 const SOON: Duration = Duration::from_secs(15);
@@ -124,14 +124,7 @@ impl Daemon {
     }
 
     pub fn flipback(&self, args: &[&str]) -> Output {
-        Command::new(env!("CARGO_BIN_EXE_flipback"))
-            .args(args)
-            .arg("--socket")
-            .arg(self.path("control.sock"))
-            .arg("--state-dir")
-            .arg(self.path("state"))
-            .output()
-            .unwrap()
+        flipback_in(self.dir.path(), args)
     }
 
     fn over_http(&self, args: &[&str]) -> Output {

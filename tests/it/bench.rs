@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::stack::{Proc, free_port, program, wait_until};
+use crate::stack::{Proc, flipback_in, free_port, outcome_of, program, wait_until};
 
 pub const SOON: Duration = Duration::from_secs(60);
 
@@ -140,9 +140,7 @@ impl Bench {
     }
 
     pub fn flipback(&self, args: &[&str]) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_flipback"));
-        command.args(args).arg("--socket").arg(self.path("control.sock")).arg("--state-dir").arg(self.path("state"));
-        command.output().unwrap()
+        flipback_in(self.dir.path(), args)
     }
 
     /// Standard output and error, and whether it went well.
@@ -192,11 +190,7 @@ impl Bench {
 
 /// The outcome's word.
 pub fn word(view: &Value) -> String {
-    match &view["outcome"] {
-        Value::String(word) => word.clone(),
-        Value::Object(map) => map.keys().next().cloned().unwrap_or_default(),
-        _ => String::new(),
-    }
+    outcome_of(view).unwrap_or_default()
 }
 
 /// What the steps printed, all together.

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::bench::request;
-use crate::stack::{Permit, Proc, free_port, now, program, wait_until};
+use crate::stack::{Permit, Proc, flipback_in, free_port, now, outcome_of, program, wait_until};
 use crate::stub::{Asked, Stub};
 
 const SOON: Duration = Duration::from_secs(60);
@@ -52,14 +52,7 @@ impl Counted {
     }
 
     fn flipback(&self, args: &[&str]) -> Output {
-        Command::new(env!("CARGO_BIN_EXE_flipback"))
-            .args(args)
-            .arg("--socket")
-            .arg(self.path("control.sock"))
-            .arg("--state-dir")
-            .arg(self.path("state"))
-            .output()
-            .unwrap()
+        flipback_in(self.dir.path(), args)
     }
 
     fn json(&self, args: &[&str]) -> Value {
@@ -328,11 +321,7 @@ fn verdicts_are_the_same_by_either_way() {
             String::from_utf8_lossy(&done.stdout).trim().to_owned()
         };
         let outcome = |id: &str| {
-            wait_until(Duration::from_secs(150), "the watch's end", || match &counted.json(&["show", id])["outcome"] {
-                Value::String(word) => Some(word.clone()),
-                Value::Object(outcome) => outcome.keys().next().cloned(),
-                _ => None,
-            })
+            wait_until(Duration::from_secs(150), "the watch's end", || outcome_of(&counted.json(&["show", id])))
         };
         let id = announce("v2");
         wait_until(SOON, "blue is active again", || {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::stack::{Options, Permit, Proc, Stack, demo_app, free_port, http, wait_until};
+use crate::stack::{Options, Permit, Proc, Stack, demo_app, flipback_in, free_port, http, outcome_of, wait_until};
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -64,14 +64,7 @@ impl Bare {
     }
 
     fn flipback(&self, args: &[&str]) -> Output {
-        Command::new(env!("CARGO_BIN_EXE_flipback"))
-            .args(args)
-            .arg("--socket")
-            .arg(self.dir.path().join("control.sock"))
-            .arg("--state-dir")
-            .arg(self.dir.path().join("state"))
-            .output()
-            .unwrap()
+        flipback_in(self.dir.path(), args)
     }
 
     fn json(&self, args: &[&str]) -> Value {
@@ -104,11 +97,7 @@ impl Bare {
     }
 
     fn outcome(&self, id: &str, limit: Duration) -> String {
-        wait_until(limit, "the watch's end", || match &self.json(&["show", id])["outcome"] {
-            Value::String(word) => Some(word.clone()),
-            Value::Object(outcome) => outcome.keys().next().cloned(),
-            _ => None,
-        })
+        wait_until(limit, "the watch's end", || outcome_of(&self.json(&["show", id])))
     }
 
     /// The app's own count, of all codes and of failures.

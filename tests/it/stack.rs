@@ -348,14 +348,7 @@ impl Stack {
 
     /// The command line against this stack's daemon.
     pub fn flipback(&self, args: &[&str]) -> Output {
-        Command::new(env!("CARGO_BIN_EXE_flipback"))
-            .args(args)
-            .arg("--socket")
-            .arg(self.dir.path().join("control.sock"))
-            .arg("--state-dir")
-            .arg(self.dir.path().join("state"))
-            .output()
-            .unwrap()
+        flipback_in(self.dir.path(), args)
     }
 
     /// What a deploy tool does: moves the traffic.
@@ -426,15 +419,7 @@ impl Stack {
 
     /// The outcome's word, once the watch has ended.
     pub fn outcome(&self, id: &str, limit: Duration) -> String {
-        wait_until(limit, &format!("the end of {id}"), || {
-            let view = self.watch(id);
-            match &view["outcome"] {
-                Value::Null => None,
-                Value::String(word) => Some(word.clone()),
-                Value::Object(map) => map.keys().next().cloned(),
-                _ => None,
-            }
-        })
+        wait_until(limit, &format!("the end of {id}"), || outcome_of(&self.watch(id)))
     }
 
     pub fn kinds(&self, id: &str) -> Vec<String> {
@@ -503,6 +488,27 @@ print(json.dumps(out))
 
     pub fn reasons(&self) -> Vec<String> {
         self.mails().iter().filter_map(|m| m.headers.get("x-flipback-reason").cloned()).collect()
+    }
+}
+
+/// The command line against the daemon whose socket and state are in this directory.
+pub fn flipback_in(dir: &Path, args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_flipback"))
+        .args(args)
+        .arg("--socket")
+        .arg(dir.join("control.sock"))
+        .arg("--state-dir")
+        .arg(dir.join("state"))
+        .output()
+        .unwrap()
+}
+
+/// The word of a watch's outcome, once it has one.
+pub fn outcome_of(view: &Value) -> Option<String> {
+    match &view["outcome"] {
+        Value::String(word) => Some(word.clone()),
+        Value::Object(map) => map.keys().next().cloned(),
+        _ => None,
     }
 }
 

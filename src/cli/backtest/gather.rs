@@ -2,18 +2,18 @@
 
 use super::list::Listed;
 use crate::account::backtest::{After, Play, Row, Truth, Would};
-use crate::account::switches::{Kind, kinds, moves};
+use crate::account::switches::{Carrier, Kind, Move, kinds, moves};
 use crate::domain::account::Account;
 use crate::domain::counts::Cell;
 use crate::domain::policy::Policy;
-use crate::domain::service::Service;
+use crate::domain::service::{ALL_SLOTS, Service};
 use crate::domain::signal::ReadFailure;
 use crate::domain::switch::{Announcement, ServiceName, Slot, Version};
 use crate::domain::time::{Span, Timestamp};
 use crate::domain::verdict::Outcome;
 use crate::edge::sources::Prometheus;
 use crate::engine::message::RecordAsk;
-use crate::sim::past::{self, ALL_SLOTS, Cells, Remembered};
+use crate::sim::past::{self, Cells, Remembered};
 
 /// Who has the traffic is looked at this often; a switch's instant is read from its cells afterwards.
 const LOOK: Span = Span::from_secs(30);
@@ -234,16 +234,9 @@ fn refined(one: &Candidate, service: &Service, soak: &Cells) -> Timestamp {
 
 /// The switches that somebody wrote down.
 pub fn listed(list: Vec<Listed>, window: Span) -> Vec<Candidate> {
-    use crate::account::switches::{Carrier, Move};
-    let all: Vec<Move> = list
-        .iter()
-        .map(|l| Move {
-            at: l.at,
-            from: Carrier { slot: l.old.clone(), version: None },
-            to: Carrier { slot: l.new.clone(), version: l.version.clone() },
-        })
-        .map(|m| Move { to: Carrier { version: None, ..m.to }, ..m })
-        .collect();
+    // The version that a list names is the new slot's alone: whether a move goes back is told by the slots.
+    let carrier = |slot: &Slot| Carrier { slot: slot.clone(), version: None };
+    let all: Vec<Move> = list.iter().map(|l| Move { at: l.at, from: carrier(&l.old), to: carrier(&l.new) }).collect();
     // What is called good or bad is a release, whatever it looks like.
     let kinds = kinds(&all, window);
     list.into_iter()

@@ -12,8 +12,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::show::{instant, new_table, trimmed};
 use super::wait::now;
 use super::{Global, Output, exit, print, print_json};
-use crate::account::backtest::{Backtest, Cost, Row};
-use crate::account::switches::Kind;
+use crate::account::backtest::{Backtest, Cost};
 use crate::config::{self, Overrides, Settings};
 use crate::domain::policy::Policy;
 use crate::domain::service::Service;
@@ -157,7 +156,7 @@ fn made(global: &Global, args: &BacktestArgs, overrides: &Overrides) -> Result<B
         from,
         to,
         found_by,
-        notes: notes(&service, &rows, policies.len()),
+        notes: notes(&service),
         policies: policies.into_iter().map(|(name, _)| name).collect(),
         rows,
         cost: pace.cost(),
@@ -171,7 +170,7 @@ fn find(settings: &Settings, name: &str) -> Result<Service, Refused> {
     })
 }
 
-fn notes(service: &Service, rows: &[Row], policies: usize) -> Vec<String> {
+fn notes(service: &Service) -> Vec<String> {
     let mut notes = vec![
         "Health checks are not in the past: only counts and latency are judged.".to_owned(),
         "What came before a switch is judged as it was recorded at the time; nothing after a rollback is known."
@@ -179,10 +178,6 @@ fn notes(service: &Service, rows: &[Row], policies: usize) -> Vec<String> {
     ];
     if !service.metrics.by_slot() {
         notes.push("Slots are told apart by time alone: an instant is known to half a minute.".into());
-    }
-    let unplayed = rows.iter().filter(|row| row.kind == Kind::Release && row.plays.len() < policies).count();
-    if unplayed > 0 {
-        notes.push(format!("{unplayed} were not played."));
     }
     notes
 }

@@ -5,15 +5,12 @@ use super::examine::{Finding, Level, finding};
 use super::observe::Answer;
 use super::scrape::Scraper;
 use super::{counts, replicas::Replicas};
-use crate::config::settings::{PrometheusSettings, Settings};
+use crate::config::settings::{BACKFILL, PrometheusSettings, Settings};
 use crate::domain::origin::{NormalFrom, Origin};
 use crate::domain::service::Service;
 use crate::domain::signal::{FailureKind, Observation, ReadFailure};
 use crate::domain::time::{Span, Timestamp};
 use crate::engine::message::{CommandId, ObserveAsk, RecordAsk, RecordedCells};
-
-/// Where nothing is said of Prometheus.
-const BACKFILL: Span = Span::from_mins(24 * 60);
 
 #[derive(Clone)]
 pub struct Sources {

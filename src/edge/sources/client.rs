@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use prometheus_http_query::Client;
+use prometheus_http_query::{Client, InstantQueryBuilder};
 use reqwest::StatusCode;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 
@@ -117,10 +117,7 @@ impl Prometheus {
     /// An instant query; `time` only for queries that carry no `@`.
     pub(super) async fn instant(&self, query: &str, time: Option<Timestamp>) -> Result<Vec<u8>, ReadFailure> {
         self.patiently(|| {
-            let mut builder = self.client.query(query);
-            for (name, value) in &self.params {
-                builder = builder.query(name, value);
-            }
+            let mut builder = self.instant_query(query);
             if let Some(time) = time {
                 builder = builder.query("time", super::promql::at(time));
             }
@@ -131,11 +128,11 @@ impl Prometheus {
 
     /// The same, with the server's word on what it cost.
     pub(super) async fn with_stats(&self, query: &str) -> Result<Vec<u8>, ReadFailure> {
-        self.patiently(|| {
-            let builder = self.client.query(query).stats();
-            self.params.iter().fold(builder, |builder, (name, value)| builder.query(name, value)).post_raw()
-        })
-        .await
+        self.patiently(|| self.instant_query(query).stats().post_raw()).await
+    }
+
+    fn instant_query(&self, query: &str) -> InstantQueryBuilder {
+        self.params.iter().fold(self.client.query(query), |builder, (name, value)| builder.query(name, value))
     }
 
     pub(super) async fn range(
@@ -148,11 +145,8 @@ impl Prometheus {
         let secs = |t: Timestamp| t.as_millis().div_euclid(1000);
         let began = Instant::now();
         let ask = || {
-            let mut builder = self.client.query_range(query, secs(start), secs(end), step.as_secs_f64());
-            for (name, value) in &self.params {
-                builder = builder.query(name, value);
-            }
-            builder.post_raw()
+            let builder = self.client.query_range(query, secs(start), secs(end), step.as_secs_f64());
+            self.params.iter().fold(builder, |builder, (name, value)| builder.query(name, value)).post_raw()
         };
         let answer = self.patiently(ask).await;
         if let Some(pace) = &self.pace {

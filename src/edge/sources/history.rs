@@ -9,7 +9,7 @@ use super::client::Prometheus;
 use super::decode::{self, Labels};
 use super::observe::{WINDOW, spacing};
 use super::promql::{Selector, Template, at, bind_query};
-use super::record::ALL_SLOTS;
+use super::record::rounds;
 use crate::account::backtest::Cost;
 use crate::account::switches::{Carrier, Shares};
 use crate::domain::service::{Service, SlotSpec};
@@ -78,17 +78,9 @@ impl Prometheus {
         let slots = service.slots.specs();
         let plain = SlotSpec::default();
         let by_slot = service.metrics.by_slot();
-        let together = template.groups_slots() && slots.values().all(|spec| spec.labels.is_empty());
-        let rounds: Vec<(BTreeSet<&str>, &SlotSpec)> = if !by_slot {
-            vec![(BTreeSet::from([ALL_SLOTS]), &plain)]
-        } else if together {
-            vec![(slots.keys().map(Slot::as_str).collect(), &plain)]
-        } else {
-            slots.iter().map(|(slot, spec)| (BTreeSet::from([slot.as_str()]), spec)).collect()
-        };
         let label = if by_slot && template.groups_slots() { template.slot_label() } else { None };
         let mut shares = Shares::new();
-        for (names, spec) in rounds {
+        for (names, spec) in rounds(&template, by_slot, &slots, &plain) {
             let x = template.requests.bind(&BTreeSet::from([service.name.as_str()]), &names, spec);
             let by: Vec<&str> = label.as_deref().into_iter().chain(version).collect();
             let query = format!("sum by ({}) (rate({x}[{}ms]))", by.join(", "), window.as_millis());

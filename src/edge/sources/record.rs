@@ -9,7 +9,7 @@ use super::native::{self, Histogram};
 use super::observe::{WINDOW, buckets};
 use super::promql::{GroupLabels, Selector, Template};
 use crate::domain::counts::{Cell, Counts};
-use crate::domain::service::SlotSpec;
+use crate::domain::service::{ALL_SLOTS, SlotSpec};
 use crate::domain::signal::{FailureKind, ReadFailure};
 use crate::domain::switch::Slot;
 use crate::domain::time::{Span, Timestamp};
@@ -23,9 +23,6 @@ const NATIVE_STEPS_MAX: u64 = 100;
 
 /// Newest samples may still be on their way.
 const SETTLE: Span = Span::from_secs(5);
-
-/// Where series do not tell slots apart, cells are kept under this name.
-pub const ALL_SLOTS: &str = "all";
 
 impl Prometheus {
     /// Cells of `width` (whole seconds) after `from`, up to now. A cell exists only where its requests
@@ -42,17 +39,8 @@ impl Prometheus {
         let settled = (self.time().await? - self.settle.unwrap_or(SETTLE).max(SETTLE)).floor_to(width);
         let end = until.map_or(settled, |until| until.floor_to(width).min(settled));
         let mut out: BTreeMap<Slot, Vec<Cell>> = BTreeMap::new();
-        // Slots whose series are told apart by a label come in one query, the others one by one.
         let plain = SlotSpec::default();
-        let together = template.groups_slots() && ask.slots.values().all(|spec| spec.labels.is_empty());
-        let rounds: Vec<(BTreeSet<&str>, &SlotSpec)> = if !ask.metrics.by_slot() {
-            vec![(BTreeSet::from([ALL_SLOTS]), &plain)]
-        } else if together {
-            vec![(ask.slots.keys().map(Slot::as_str).collect(), &plain)]
-        } else {
-            ask.slots.iter().map(|(slot, spec)| (BTreeSet::from([slot.as_str()]), spec)).collect()
-        };
-        for (slots, spec) in rounds {
+        for (slots, spec) in rounds(&template, ask.metrics.by_slot(), &ask.slots, &plain) {
             let mut start = from.floor_to(width) + width;
             while start <= end {
                 let stop = (start + width.times(STEPS_MAX - 1)).min(end);
@@ -79,6 +67,23 @@ impl Prometheus {
         }
         Ok(out.into_iter().map(|(slot, cells)| RecordedCells { service: ask.service.clone(), slot, cells }).collect())
     }
+}
+
+/// The queries that it takes to see every slot: those whose series are told apart by a label come in one, the others one
+/// by one. `plain`: what a query of several slots is bound with.
+pub(super) fn rounds<'a>(
+    template: &Template,
+    by_slot: bool,
+    slots: &'a BTreeMap<Slot, SlotSpec>,
+    plain: &'a SlotSpec,
+) -> Vec<(BTreeSet<&'a str>, &'a SlotSpec)> {
+    if !by_slot {
+        return vec![(BTreeSet::from([ALL_SLOTS]), plain)];
+    }
+    if template.groups_slots() && slots.values().all(|spec| spec.labels.is_empty()) {
+        return vec![(slots.keys().map(Slot::as_str).collect(), plain)];
+    }
+    slots.iter().map(|(slot, spec)| (BTreeSet::from([slot.as_str()]), spec)).collect()
 }
 
 fn parts(template: &Template) -> impl Iterator<Item = (&'static str, &Selector)> {
