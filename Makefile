@@ -1,6 +1,6 @@
 # Two commands matter: `make demo` and `make test`. Both say in one line what is missing.
 
-.PHONY: build demo demo-bare pictures test lint fmt
+.PHONY: build demo demo-bare deb deb-quick footprint pictures test lint fmt
 
 build:
 	@began=$$(date +%s); cargo build --quiet --bin flipback --example demo-app && \
@@ -30,6 +30,20 @@ test:
 	cargo run --quiet --bin flipback -- simulate faults --seeds 2000
 	cargo test --quiet --example demo-app
 	cargo test
+
+# The Debian package, into target/debian/ (cargo install --locked cargo-deb). deb-quick has an unoptimised link: for tests.
+deb: DEB_PROFILE = release-package
+deb-quick: DEB_PROFILE = dev
+deb deb-quick:
+	@command -v cargo-deb >/dev/null || { echo "missing: cargo install --locked cargo-deb"; exit 1; }
+	FLIPBACK_COMMIT=$$(git rev-parse --short=12 HEAD 2>/dev/null || echo unknown) cargo build --locked --profile $(DEB_PROFILE) --bin flipback
+	cargo run --quiet --locked --example package-files -- target/package
+	cargo deb --quiet --no-build --profile $(DEB_PROFILE)
+	@ls -l target/debian/*.deb
+
+# What the packaged daemon costs a host: the package's size, the start, memory while idle.
+footprint: deb
+	packaging/footprint
 
 lint:
 	cargo fmt --check

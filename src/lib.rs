@@ -19,6 +19,7 @@ pub mod domain;
 pub mod edge;
 pub mod engine;
 pub mod face;
+pub mod foreign;
 pub mod journal;
 pub mod judge;
 mod planted;

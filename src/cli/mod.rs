@@ -9,12 +9,15 @@ mod drill;
 mod explain;
 mod faults;
 mod follow;
+mod init;
 mod journal;
 mod operate;
 mod report;
 mod show;
 mod simulate;
+mod token;
 mod trial;
+mod version;
 mod wait;
 
 use std::io::Write;
@@ -97,6 +100,10 @@ enum Verb {
         #[arg(long, default_value = "/etc/flipback/flipback.toml")]
         config: PathBuf,
     },
+    /// Make a first configuration; never over another
+    Init(Box<init::InitArgs>),
+    /// What this binary is
+    Version,
     /// Check a configuration file; with --live, what the running daemon sees of a service
     Check(check::CheckArgs),
     /// Tell flipback of a switch (it moves nothing)
@@ -189,6 +196,9 @@ enum Verb {
     /// The recorded normal of a service
     #[command(subcommand)]
     Baseline(baseline::Verb),
+    /// Access for pipelines and people over TCP
+    #[command(subcommand)]
+    Token(token::Verb),
     /// Audit the journal, or take one switch's evidence out of it
     #[command(subcommand)]
     Journal(journal::Verb),
@@ -215,6 +225,11 @@ enum Verb {
 
 fn span(text: &str) -> Result<crate::domain::time::Span, String> {
     crate::domain::time::Span::parse(text).map_err(|why| why.to_string())
+}
+
+/// The command line itself, for man pages and completions.
+pub fn command() -> clap::Command {
+    <Cli as clap::CommandFactory>::command()
 }
 
 /// Parses the command line and carries it out; the result is the exit code.
@@ -247,6 +262,8 @@ pub fn main() -> i32 {
     }
     match cli.verb {
         Verb::Run { config } => crate::runtime::run(&config, &overrides()),
+        Verb::Init(args) => init::run(&args, &overrides()),
+        Verb::Version => version::run(&global),
         Verb::Shim { dir } => crate::shim::run(&dir),
         Verb::Check(args) => check::run(&global, &args, &overrides()),
         Verb::Announce(args) => announce::run(&global, &args),
@@ -276,6 +293,7 @@ pub fn main() -> i32 {
         Verb::Arm(which) => operate::arm(&global, &which, true),
         Verb::Disarm(which) => operate::arm(&global, &which, false),
         Verb::Baseline(verb) => baseline::run(&global, &verb),
+        Verb::Token(verb) => token::run(&global, &verb),
         Verb::Journal(verb) => journal::run(&global, &verb),
         Verb::Backtest(args) => backtest::run(&global, &args, &overrides()),
         Verb::Simulate(args) => simulate::run(&global, &args),

@@ -137,6 +137,7 @@ pub fn history(global: &Global, args: &HistoryArgs) -> i32 {
                 until: args.until,
                 limit: args.limit,
                 before: None,
+                ..WatchFilter::default()
             };
             from_disk(global, &trouble, |reader| reader.watches(&filter))
         }

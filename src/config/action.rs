@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use toml::de::DeValue;
 
-use super::read::{absolute_path, refuse_inline};
+use super::read::{absolute_path, credential_path, refuse_inline};
 use super::service::SECOND;
 use super::slots::argv;
 use super::step::{by_slot, command, for_every_slot, known_variables, one_of, plain_name, slots_of};
@@ -343,7 +343,7 @@ pub(super) fn target(table: &Table<'_, '_>, variables: &[&str]) -> Option<HttpTa
         }
     }
     refuse_inline(table, "bearer_token", "bearer_token_file");
-    let bearer = table.get("bearer_token_file").and_then(|at| absolute_path(&at)).map(|file| SecretHeader {
+    let bearer = table.get("bearer_token_file").and_then(|at| credential_path(&at)).map(|file| SecretHeader {
         name: "Authorization".into(),
         prefix: "Bearer ".into(),
         file,
@@ -351,7 +351,7 @@ pub(super) fn target(table: &Table<'_, '_>, variables: &[&str]) -> Option<HttpTa
     let one = |t: Table<'_, '_>| {
         let name = t.need("name", "name = \"X-Api-Key\"").and_then(|at| header_name(&at));
         let prefix = t.get("prefix").and_then(|at| at.string().map(str::to_owned)).unwrap_or_default();
-        let file = t.need("file", "file = \"/etc/flipback/api.key\"").and_then(|at| absolute_path(&at));
+        let file = t.need("file", "file = \"/etc/flipback/api.key\"").and_then(|at| credential_path(&at));
         t.finish();
         Some(SecretHeader { name: name?, prefix, file: file? })
     };

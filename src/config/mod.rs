@@ -1,8 +1,10 @@
 //! TOML → [`Settings`], validated; every problem at once, with its place and its mend.
 
 mod action;
+mod api;
 mod brakes;
 mod detect;
+mod heartbeat;
 mod judging;
 mod metrics;
 mod notify;

@@ -1,6 +1,6 @@
 //! `[[receiver]]`, `[route]`, `[fallback]`, `[notify]`, `[links]` and `[digest]`: who is told what, and how.
 
-use super::read::{absolute_path, addresses, http_url, plain_name, refuse_inline};
+use super::read::{absolute_path, addresses, http_url, plain_name, refuse_inline, secret_path};
 use super::settings::{
     ChannelSettings, EmailSettings, FallbackSettings, LinkSettings, NotifySettings, ReceiverSettings,
 };
@@ -178,7 +178,7 @@ fn secret_file(table: &Table<'_, '_>, inline: &'static str, key: &'static str) -
     refuse_inline(table, inline, key);
     table
         .need(key, "put the secret into a file that only flipback can read, and name it")
-        .and_then(|at| absolute_path(&at))
+        .and_then(|at| secret_path(&at))
 }
 
 fn timeout(table: &Table<'_, '_>) -> Span {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::action::is_header;
-use super::read::{absolute_path, http_url, refuse_inline};
+use super::read::{absolute_path, http_url, refuse_inline, secret_path};
 use super::service::SECOND;
 use super::settings::{ClientCertificate, PrometheusAuth, PrometheusSettings};
 use super::table::{Table, slip_or_all};
@@ -65,12 +65,12 @@ pub(super) fn prometheus(table: Table<'_, '_>) -> Option<PrometheusSettings> {
 }
 
 fn auth(table: &Table<'_, '_>) -> Option<Option<PrometheusAuth>> {
-    let bearer = table.get("bearer_token_file").and_then(|at| absolute_path(&at));
+    let bearer = table.get("bearer_token_file").and_then(|at| secret_path(&at));
     let basic = table.get("basic_auth").and_then(|at| at.table()).and_then(|t| {
         let username = t.need("username", "username = \"flipback\"").and_then(|at| at.string().map(str::to_owned));
         refuse_inline(&t, "password", "password_file");
         let file =
-            t.need("password_file", "put the password into a file and name it here").and_then(|at| absolute_path(&at));
+            t.need("password_file", "put the password into a file and name it here").and_then(|at| secret_path(&at));
         t.finish();
         Some((username?, file?))
     });

@@ -1,12 +1,13 @@
 //! From a parsed file to [`Settings`]: the top tables.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use toml::de::DeTable;
 
+use super::api::{api, default_api};
 use super::brakes;
+use super::heartbeat::heartbeat;
 use super::judging::judging;
 use super::notify;
 use super::problem::{Problem, Problems};
@@ -14,7 +15,7 @@ use super::prometheus::prometheus;
 use super::service::{self, custom_limits_exist};
 use super::settings::{
     ApiSettings, DetectorSettings, DigestSettings, EmailSettings, LogFormat, LogSettings, Look, MailLogin, MailTls,
-    PageAccess, Settings,
+    Settings,
 };
 use super::table::{At, Source, Table, slip_or_all};
 use super::webhook;
@@ -78,7 +79,7 @@ fn settings(root: &Table<'_, '_>, source: &Source<'_>) -> Option<Settings> {
     let state_dir = root.get("state_dir").and_then(|at| absolute_path(&at)).unwrap_or_else(|| STATE_DIR.into());
     let prometheus = root.get("prometheus").map(|at| at.table().and_then(prometheus));
     let email = root.get("email").map(|at| at.table().and_then(email));
-    let api = root.get("api").map_or(Some(default_api()), |at| at.table().and_then(api));
+    let heartbeat = root.get("heartbeat").map(|at| at.table().and_then(heartbeat));
     let log = root.get("log").map_or(Some(default_log()), |at| at.table().map(log));
     let brakes = root.get("brakes").map_or(Some(Brakes::default()), |at| at.table().and_then(brakes::brakes));
     let drills = root.get("drills").map_or(Some(Some(DRILLS.into())), |at| at.table().and_then(drills));
@@ -107,6 +108,7 @@ fn settings(root: &Table<'_, '_>, source: &Source<'_>) -> Option<Settings> {
     if complete {
         services.iter().zip(&list).for_each(|(service, at)| known_controls(service, at, &services));
     }
+    let api = root.get("api").map_or(Some(default_api()), |at| at.table().and_then(|t| api(t, &services, complete)));
     let webhook_at = root.get("webhook");
     let webhooks = webhook_at.as_ref().map_or(Some(Vec::new()), |at| webhook::webhooks(at, &services));
     if let (Some(at), Some(_), Some(ApiSettings { listen: None, .. })) = (&webhook_at, &webhooks, &api) {
@@ -137,6 +139,7 @@ fn settings(root: &Table<'_, '_>, source: &Source<'_>) -> Option<Settings> {
         services,
         detectors,
         webhooks: webhooks?,
+        heartbeat: heartbeat.map_or(Some(None), |h| h.map(Some))?,
     })
 }
 
@@ -154,7 +157,7 @@ fn known_controls(service: &Service, at: &At<'_, '_>, all: &[Service]) {
 }
 
 fn finish_root(root: &Table<'_, '_>, source: &Source<'_>) {
-    const KNOWN: [&str; 16] = [
+    const KNOWN: [&str; 17] = [
         "state_dir",
         "prometheus",
         "email",
@@ -164,6 +167,7 @@ fn finish_root(root: &Table<'_, '_>, source: &Source<'_>) {
         "notify",
         "links",
         "digest",
+        "heartbeat",
         "api",
         "log",
         "brakes",
@@ -201,7 +205,7 @@ fn email(table: Table<'_, '_>) -> Option<EmailSettings> {
     });
     let username = table.get("username").and_then(|at| at.string().map(str::to_owned));
     refuse_inline(&table, "password", "password_file");
-    let password_file = table.get("password_file").and_then(|at| absolute_path(&at));
+    let password_file = table.get("password_file").and_then(|at| secret_path(&at));
     let timeout = table
         .get("timeout")
         .and_then(|at| {
@@ -286,49 +290,6 @@ fn drills(table: Table<'_, '_>) -> Option<Option<String>> {
     cron
 }
 
-fn default_api() -> ApiSettings {
-    ApiSettings { listen: None, token_file: None, socket: SOCKET.into(), page: PageAccess::Token }
-}
-
-fn api(table: Table<'_, '_>) -> Option<ApiSettings> {
-    let listen_at = table.get("listen");
-    let listen = listen_at.as_ref().and_then(|at| match at.string()? {
-        "none" => None,
-        text => match text.parse::<SocketAddr>() {
-            Ok(address) if address.ip().is_loopback() => Some(address),
-            Ok(_) => {
-                at.problem(
-                    "is not a loopback address",
-                    Some("without TLS flipback listens on 127.0.0.1 or [::1] only; put a TLS proxy before it"),
-                );
-                None
-            }
-            Err(_) => {
-                at.problem(
-                    format!("{:?} is not an address with a port", text.chars().take(60).collect::<String>()),
-                    Some("listen = \"127.0.0.1:9747\", or \"none\" for the control socket alone"),
-                );
-                None
-            }
-        },
-    });
-    let token_file = table.get("token_file").and_then(|at| absolute_path(&at));
-    refuse_inline(&table, "token", "token_file");
-    if let (Some(_), Some(at), None) = (listen, &listen_at, &token_file) {
-        at.problem(
-            "needs token_file beside it",
-            Some("put a random token into a file and name it: token_file = \"/etc/flipback/token\""),
-        );
-    }
-    let socket = table.get("socket").map_or(Some(SOCKET.into()), |at| absolute_path(&at));
-    let page = table
-        .get("page")
-        .and_then(|at| at.word(&[("token", PageAccess::Token), ("open", PageAccess::Open), ("off", PageAccess::Off)]))
-        .unwrap_or(PageAccess::Token);
-    table.finish();
-    Some(ApiSettings { listen, token_file, socket: socket?, page })
-}
-
 fn default_log() -> LogSettings {
     LogSettings { format: LogFormat::Auto, level: "info".into() }
 }
@@ -371,6 +332,46 @@ pub(super) fn absolute_path(at: &At<'_, '_>) -> Option<PathBuf> {
         return None;
     }
     Some(PathBuf::from(text))
+}
+
+/// Where systemd puts a unit's credentials: for a check by hand, outside the unit.
+const CREDENTIALS: &str = "/run/credentials/flipback.service";
+
+/// Where a secret is: a file, one of systemd's credentials (`credential:NAME`), or the daemon's own environment
+/// (`env:NAME`, read where the file would be).
+pub(super) fn secret_path(at: &At<'_, '_>) -> Option<PathBuf> {
+    if let Some(name) = at.string()?.strip_prefix("env:") {
+        let plain = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+        if !plain {
+            at.problem("is no name of a variable", Some("env:SMTP_PASSWORD"));
+        }
+        return plain.then(|| PathBuf::from(format!("env:{name}")));
+    }
+    credential_path(at)
+}
+
+/// The same for what is read by a process of its own, which gets none of the daemon's environment.
+pub(super) fn credential_path(at: &At<'_, '_>) -> Option<PathBuf> {
+    let text = at.string()?;
+    if text.starts_with("env:") {
+        at.problem(
+            "would be read by a step, which has no environment of the daemon's",
+            Some("a file, or credential:NAME"),
+        );
+        return None;
+    }
+    let Some(name) = text.strip_prefix("credential:") else { return absolute_path(at) };
+    let plain =
+        !name.is_empty() && name.len() <= 64 && name.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c));
+    if !plain || name.starts_with('.') {
+        at.problem(
+            "is no name of a credential",
+            Some("credential:smtp.password, with LoadCredential= in a drop-in of the unit"),
+        );
+        return None;
+    }
+    let dir = std::env::var_os("CREDENTIALS_DIRECTORY").map_or_else(|| PathBuf::from(CREDENTIALS), PathBuf::from);
+    Some(dir.join(name))
 }
 
 pub(super) fn http_url(at: &At<'_, '_>) -> Option<String> {

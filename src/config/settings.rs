@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use crate::domain::access::{Grant, Role};
 use crate::domain::action::{Exec, SocketAddress};
 use crate::domain::brakes::Brakes;
 use crate::domain::service::Service;
@@ -29,6 +30,21 @@ pub struct Settings {
     /// Where switches are noticed that nobody announced.
     pub detectors: Vec<DetectorSettings>,
     pub webhooks: Vec<WebhookSettings>,
+    /// Who is told again and again that flipback is well, and tells somebody when that ends.
+    pub heartbeat: Option<HeartbeatSettings>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeartbeatSettings {
+    pub to: HeartbeatTo,
+    pub every: Span,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HeartbeatTo {
+    Url(String),
+    /// The address is a secret.
+    File(PathBuf),
 }
 
 /// One thing that is looked at again and again.
@@ -284,11 +300,38 @@ pub enum MailTls {
 pub struct ApiSettings {
     /// `None`: no TCP listener, only the control socket.
     pub listen: Option<SocketAddr>,
-    /// SHA-256 comparison against the first line of this file; required with `listen`.
+    /// The first line of this file is a token that may everything.
     pub token_file: Option<PathBuf>,
     pub socket: PathBuf,
+    /// What those of the socket's group may who are in no rule.
+    pub socket_role: Role,
+    /// Who may what on the socket; the first that fits.
+    pub local: Vec<LocalRule>,
+    pub tls: Option<TlsSettings>,
     /// Who may read the page.
     pub page: PageAccess,
+}
+
+/// PEM files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsSettings {
+    pub cert_file: PathBuf,
+    pub key_file: PathBuf,
+    /// Whoever has no certificate of this authority is not talked to.
+    pub client_ca_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LocalRule {
+    pub whom: Whom,
+    pub grant: Grant,
+}
+
+/// By name in the local files, or by number.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Whom {
+    User(String),
+    Group(String),
 }
 
 /// Orders need the token, whoever may read.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::read::{absolute_path, plain_name};
+use super::read::{plain_name, secret_path};
 use super::service::named;
 use super::settings::{Proof, Sender, WebhookSettings};
 use super::table::{At, Table, slip_or_all};
@@ -74,7 +74,7 @@ fn webhook(table: Table<'_, '_>, services: &[Service]) -> Option<WebhookSettings
     }
     let secret_file = table
         .need("secret_file", "put the shared secret into a file that only flipback can read, and name it")
-        .and_then(|at| absolute_path(&at));
+        .and_then(|at| secret_path(&at));
     let only = table.get("services").map_or(Some(Vec::new()), |at| {
         let mut only = Vec::new();
         for (_, at) in at.strings()? {

@@ -3,6 +3,7 @@
 //! The types derive serde so that the journal can keep them; the shape on disk is guarded by the
 //! journal's record version and a fixture per version, not by a second copy of every type.
 
+pub mod access;
 pub mod account;
 pub mod action;
 pub mod attempt;

@@ -86,6 +86,9 @@ pub enum FailureKind {
 }
 
 impl FailureKind {
+    pub const ALL: [FailureKind; 6] =
+        [Self::Unreachable, Self::Timeout, Self::Unavailable, Self::Rejected, Self::Unusable, Self::ClockSkew];
+
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Unreachable => "unreachable",

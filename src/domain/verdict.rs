@@ -74,14 +74,20 @@ pub enum Verdict {
     Blind,
 }
 
-impl fmt::Display for Verdict {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Verdict {
+    pub fn as_str(self) -> &'static str {
+        match self {
             Verdict::Healthy => "healthy",
             Verdict::Breached => "breached",
             Verdict::Thin => "thin",
             Verdict::Blind => "blind",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 

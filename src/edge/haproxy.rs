@@ -91,7 +91,7 @@ pub async fn level(address: &SocketAddress) -> Result<String, String> {
     Ok(ask(address, "show cli level").await?.trim().to_owned())
 }
 
-fn read(answer: &str, backend: &str) -> Result<Vec<Server>, String> {
+pub(crate) fn read(answer: &str, backend: &str) -> Result<Vec<Server>, String> {
     let mut lines = answer.lines().filter(|line| !line.trim().is_empty());
     let Some(head) = lines.next().and_then(|line| line.strip_prefix("# ")) else {
         let shown: String = answer.trim().chars().take(120).collect();

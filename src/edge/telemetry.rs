@@ -6,6 +6,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use super::journald::Journald;
 use crate::config::settings::{LogFormat, LogSettings};
 
 /// Starts logging for the life of the process. A level that cannot be read falls back to `info`.
@@ -15,12 +16,12 @@ pub fn start(settings: &LogSettings) {
     let filter = EnvFilter::try_new(quiet(&settings.level)).unwrap_or_else(|_| EnvFilter::new(quiet("info")));
     let registry = tracing_subscriber::registry().with(filter);
     let journald = match settings.format {
-        LogFormat::Auto if stderr_is_journal() => tracing_journald::layer().ok(),
+        LogFormat::Auto if stderr_is_journal() => Journald::new().ok(),
         LogFormat::Auto | LogFormat::Logfmt | LogFormat::Json => None,
     };
     // A second start (in one test process) keeps the first.
     let _ = match (journald, settings.format) {
-        (Some(layer), _) => registry.with(layer.with_field_prefix(Some("FLIPBACK".into()))).try_init(),
+        (Some(layer), _) => registry.with(layer).try_init(),
         (None, LogFormat::Json) => registry
             .with(tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(std::io::stderr))
             .try_init(),

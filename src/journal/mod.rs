@@ -22,3 +22,18 @@ pub use glance::ServiceGlance;
 pub use letters::{OutboxStats, Queued};
 pub use read::{Marks, Range, Reader, WatchFilter};
 pub use write::{RoutedTo, Write};
+
+/// Reads a row and writes it again: what can be read stays the same.
+pub(crate) fn reread<T: serde::Serialize + serde::de::DeserializeOwned + PartialEq + std::fmt::Debug>(text: &str) {
+    let Ok(read) = record::decode::<T>("row", record::VERSION, text) else { return };
+    let again = record::encode("row", &read).and_then(|text| record::decode::<T>("row", record::VERSION, &text));
+    assert!(again.as_ref().is_ok_and(|again| *again == read), "{read:?} became {again:?}");
+}
+
+/// The newest schema that this flipback reads and writes.
+pub const SCHEMA: i64 = schema::VERSION;
+
+/// The store's name and version, for people.
+pub fn store_version() -> String {
+    format!("SQLite {}", rusqlite::version())
+}

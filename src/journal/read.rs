@@ -6,6 +6,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 
 use super::append::DATABASE;
 use super::{JournalError, record, schema};
+use crate::domain::access::Reach;
 use crate::domain::baseline::{Baseline, BaselineAsk};
 use crate::domain::counts::{Cell, Counts};
 use crate::domain::policy::Share;
@@ -41,6 +42,8 @@ pub struct WatchFilter {
     pub limit: u32,
     /// Only watches opened before this one.
     pub before: Option<SwitchId>,
+    /// Only of these services.
+    pub reach: Reach,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,8 +103,13 @@ impl Reader {
                AND (NOT ?2 OR ended_at IS NULL) AND (NOT ?3 OR ended_at IS NOT NULL)
                AND (?4 IS NULL OR opened_at < (SELECT opened_at FROM watches WHERE id = ?4))
                AND (?6 IS NULL OR outcome = ?6) AND (?7 IS NULL OR opened_at >= ?7) AND (?8 IS NULL OR opened_at < ?8)
+               AND (?9 IS NULL OR service IN (SELECT value FROM json_each(?9)))
              ORDER BY opened_at DESC, rowid DESC LIMIT ?5",
         )?;
+        let some = match &filter.reach {
+            Reach::All => None,
+            Reach::Only(services) => serde_json::to_string(services).ok(),
+        };
         let limit = if filter.limit == 0 { LIMIT_MAX } else { filter.limit.min(LIMIT_MAX) };
         let rows = statement.query_map(
             params![
@@ -113,6 +121,7 @@ impl Reader {
                 filter.outcome,
                 filter.since.map(Timestamp::as_millis),
                 filter.until.map(Timestamp::as_millis),
+                some,
             ],
             |row| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?)),
         )?;

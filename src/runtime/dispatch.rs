@@ -96,7 +96,10 @@ impl Dispatch {
                         this.step_ended(attempt, state).await;
                     });
                 }
-                Command::Notify { .. } => self.outbox.notify_one(),
+                Command::Notify { notice } => {
+                    self.metrics.decisions.get_or_create(&Reason { reason: notice.reason.word() }).inc();
+                    self.outbox.notify_one();
+                }
                 Command::End { switch, outcome } => {
                     tracing::info!(%switch, outcome = outcome.word(), detail = outcome.detail(), "watch ended");
                     self.metrics.outcomes.get_or_create(&Word { outcome: outcome.word() }).inc();

@@ -70,11 +70,15 @@ impl Driver {
                     low = !low;
                     self.metrics.disk_low.set(i64::from(low));
                     turn.inputs.push(Input::Space { low });
-                    let said = if low { "is nearly full: new switches are refused" } else { "has room again" };
-                    tracing::error!("the journal's disk {said}");
+                    if low {
+                        tracing::error!("the journal's disk is nearly full: new switches are refused");
+                    } else {
+                        tracing::warn!("the journal's disk has room again");
+                    }
                 }
             }
-            if self.wheel.engine.next_deadline().is_some_and(|at| at <= now) {
+            if let Some(due) = self.wheel.engine.next_deadline().filter(|at| *at <= now) {
+                self.metrics.loop_lag_seconds.observe(now.since(due).as_secs_f64());
                 turn.inputs.push(Input::Timer);
             }
             let some = !turn.inputs.is_empty();

@@ -30,10 +30,11 @@ use crate::domain::time::Span;
 use crate::edge::actuators::exec::Executor;
 use crate::edge::actuators::health::HealthChecker;
 use crate::edge::actuators::{probe, rehearse};
-use crate::edge::api::{self, ApiContext, Facts, Limiter, ReloadRequest, Token};
+use crate::edge::api::{self, ApiContext, Authority, Facts, Limiter, ReloadRequest, Remote, Tls};
+use crate::edge::heartbeat::Heartbeat;
 use crate::edge::hooks::Hooks;
 use crate::edge::inbox::Inbox;
-use crate::edge::metrics::Metrics;
+use crate::edge::metrics::{Metrics, OfResult};
 use crate::edge::notify::desk::{Desk, Queries, STATUS_PAGE, filled};
 use crate::edge::notify::outbox::{Loops, Outbox};
 use crate::edge::notify::{ShownQuery, summary, trial};
@@ -61,6 +62,14 @@ const HOOKS_BURST: f64 = 200.0;
 /// What the journal can make durable in a second with room to spare: a caller beyond it is told to come back.
 const ANNOUNCEMENTS_PER_S: f64 = 1000.0;
 const ANNOUNCEMENTS_BURST: f64 = 2000.0;
+
+/// A page's worth of looks each second; a script that asks in a loop is told to come back.
+const REQUESTS_PER_S: f64 = 200.0;
+const REQUESTS_BURST: f64 = 1000.0;
+
+/// Somebody mistypes a token, or a pipeline has an old one. A token has 256 bits: this is for the log's sake.
+const GUESSES_PER_S: f64 = 20.0;
+const GUESSES_BURST: f64 = 200.0;
 
 /// Turns that a page may lag behind before it is made whole again.
 const TOUCHED_MAX: usize = 256;
@@ -122,14 +131,14 @@ fn daemon(
     let program = dispatch::own_program().map_err(|error| temporary(error.to_string()))?;
     let executor = Executor::new(&settings.state_dir, program).map_err(|error| temporary(error.to_string()))?;
     let health = HealthChecker::new().map_err(temporary)?;
-    let token = match (&settings.api.listen, &settings.api.token_file) {
-        (Some(_), Some(file)) => Some(Token::from_file(file).map_err(|why| (CONFIG, why))?),
-        _ => None,
-    };
+    let authority = Authority::new(&settings.api, &settings.state_dir).map_err(|why| (CONFIG, why))?;
+    let tls = settings.api.tls.as_ref().map(Tls::new).transpose().map_err(|why| (CONFIG, why))?.map(Arc::new);
 
+    let heartbeat = settings.heartbeat.as_ref().map(Heartbeat::new).transpose().map_err(|why| (CONFIG, why))?;
     let (inbox, queue) = Inbox::new();
     let (metrics, facts) = (Arc::new(Metrics::default()), Arc::new(Mutex::new(Facts::default())));
     metrics.reload_good.set(1);
+    metrics.reloaded_at_seconds.set(clock::wall().as_secs_f64());
     let touched = broadcast::Sender::new(TOUCHED_MAX);
     let (wake, progress) = (Arc::new(Notify::new()), systemd::Progress::default());
     let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
@@ -153,15 +162,11 @@ fn daemon(
     let hooks = Hooks::new(&settings.webhooks).map_err(|why| (CONFIG, why))?;
     let hooks = Arc::new(RwLock::new(Arc::new(hooks)));
     let socket = api::bind_socket(&settings.api.socket).map_err(temporary)?;
-    let tcp = match (settings.api.listen, token) {
-        (Some(address), Some(token)) => {
-            let listener = runtime
-                .block_on(TcpListener::bind(address))
-                .map_err(|error| temporary(format!("api.listen {address}: {error}")))?;
-            Some((listener, token))
-        }
-        _ => None,
-    };
+    let listener = settings.api.listen.map(|address| {
+        let bound = runtime.block_on(TcpListener::bind(address));
+        bound.map_err(|error| temporary(format!("api.listen {address}: {error}")))
+    });
+    let listener = listener.transpose()?;
 
     // First the configuration and the start go through the loop: what was under way is asked again.
     let (services, drills) = (settings.services.clone(), settings.drills.clone());
@@ -228,17 +233,19 @@ fn daemon(
         hooks: hooks.clone(),
         hook_limit: Limiter::new(HOOKS_PER_S, HOOKS_BURST),
         announce_limit: Limiter::new(ANNOUNCEMENTS_PER_S, ANNOUNCEMENTS_BURST),
+        request_limit: Limiter::new(REQUESTS_PER_S, REQUESTS_BURST),
+        guess_limit: Limiter::new(GUESSES_PER_S, GUESSES_BURST),
+        authority,
         metrics: metrics.clone(),
         ready: ready.clone(),
         started_at: clock::now(),
         now: clock::now,
         stepped_ms: clock::stepped_ms,
     });
-    let page = tcp.as_ref().and_then(|(_, token)| {
+    let page = listener.as_ref().and_then(|_| {
         page::router(PageParts {
             api: context.clone(),
             access: current(&settings).api.page,
-            token: token.clone(),
             touched,
             beside: beside(outbox.clone()),
             known_as: known_as(outbox.clone()),
@@ -246,9 +253,13 @@ fn daemon(
             stop: stop.clone(),
         })
     });
-    runtime.spawn(api::serve(context, socket, tcp, page, stop.clone()));
+    let remote = listener.map(|listener| Remote { listener, tls: tls.clone(), page });
+    runtime.spawn(api::serve(context, socket, remote, stop.clone()));
     let routing = runtime.spawn(outbox.clone().route(wake, stop.clone()));
     telling.begin();
+    if let Some(heartbeat) = heartbeat {
+        runtime.spawn(heartbeat.beat(progress.clone(), metrics.clone(), stop.clone()));
+    }
     runtime.spawn(systemd::watchdog(progress, stop.clone()));
     let facts_seen = facts.clone();
     runtime.spawn(systemd::keep_status(move || status_line(&facts), stop.clone()));
@@ -272,7 +283,8 @@ fn daemon(
         let (Ok(mut term), Ok(mut int), Ok(mut hup)) = signals else {
             return Err((TEMPORARY, "signals cannot be caught".to_owned()));
         };
-        let reload = || reload(path, overrides, &settings, &inbox, &source, &metrics, &hooks, &looking, &telling);
+        let tls = tls.as_deref();
+        let reload = || reload(path, overrides, &settings, &inbox, &source, &metrics, &hooks, &looking, &telling, tls);
         let names: Vec<String> = current(&settings).services.iter().map(|s| s.name.to_string()).collect();
         tracing::info!(version = env!("CARGO_PKG_VERSION"), services = names.join(","), "flipback is up");
         systemd::ready();
@@ -359,15 +371,18 @@ fn reload(
     hooks: &RwLock<Arc<Hooks>>,
     looking: &Looking,
     telling: &Loops,
+    tls: Option<&Tls>,
 ) -> Result<String, String> {
     let taken = || -> Result<String, String> {
         let fresh = config::load(path, overrides).map_err(|problems| problems.to_string())?;
         let old = current(settings);
-        if (&fresh.state_dir, &fresh.api, &fresh.drills, &fresh.digest)
-            != (&old.state_dir, &old.api, &old.drills, &old.digest)
+        if (&fresh.state_dir, &fresh.api, &fresh.drills, &fresh.digest, &fresh.heartbeat)
+            != (&old.state_dir, &old.api, &old.drills, &old.digest, &old.heartbeat)
         {
             return Err(
-                "state_dir, [api], [drills] and [digest] change only with a restart: systemctl restart flipback".into(),
+                "state_dir, [api], [drills], [digest] and [heartbeat] change only with a restart: systemctl restart \
+                 flipback"
+                    .into(),
             );
         }
         let host = telling.outbox.desk().host.clone();
@@ -375,6 +390,8 @@ fn reload(
         let scraper = source.read().unwrap_or_else(std::sync::PoisonError::into_inner).scraper();
         let sources = Sources::new(&fresh, scraper, clock::stepped_ms).map_err(|error| error.to_string())?;
         let fresh_hooks = Hooks::new(&fresh.webhooks)?;
+        // A renewed certificate under the same name.
+        let certificate = tls.map(Tls::fresh).transpose()?;
         let services = fresh.services.clone();
         let count = services.len();
         let brakes = fresh.brakes;
@@ -383,6 +400,9 @@ fn reload(
         *source.write().unwrap_or_else(std::sync::PoisonError::into_inner) = sources;
         *hooks.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(fresh_hooks);
         *telling.outbox.desk.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(desk);
+        if let (Some(tls), Some(fresh)) = (tls, certificate) {
+            tls.take(fresh);
+        }
         // Secrets and templates may have changed in their files: always anew.
         telling.begin();
         if fresh.detectors != old.detectors {
@@ -395,10 +415,13 @@ fn reload(
     match &result {
         Ok(text) => {
             metrics.reload_good.set(1);
+            metrics.reloads.get_or_create(&OfResult { result: "taken" }).inc();
+            metrics.reloaded_at_seconds.set(clock::wall().as_secs_f64());
             tracing::info!(%text, "reloaded");
         }
         Err(why) => {
             metrics.reload_good.set(0);
+            metrics.reloads.get_or_create(&OfResult { result: "refused" }).inc();
             tracing::error!(%why, "reload refused; the old configuration stays whole");
         }
     }

@@ -59,11 +59,17 @@ impl Daemon {
 
     /// With more at the end of the configuration; `@DIR@` is its directory.
     pub fn with(more: &str) -> Daemon {
+        Daemon::with_files(more, &[])
+    }
+
+    /// With more files in that directory.
+    pub fn with_files(more: &str, files: &[(&str, &str)]) -> Daemon {
         let dir = TempDir::with_prefix("flipback-requests-").unwrap();
         let port = free_port();
         fs::write(dir.path().join("token"), format!("{TOKEN}\n")).unwrap();
         let more = more.replace("@DIR@", dir.path().to_str().unwrap());
         fs::write(dir.path().join("flipback.toml"), config(&dir, port, &more)).unwrap();
+        files.iter().for_each(|(name, text)| fs::write(dir.path().join(name), text).unwrap());
         let mut daemon = Daemon { proc: None, port, dir };
         daemon.up();
         daemon
@@ -84,6 +90,14 @@ impl Daemon {
 
     fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub fn base(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
     }
 
     pub fn proc(&self) -> &Proc {

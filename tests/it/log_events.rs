@@ -4,6 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
+use flipback::domain::notice::NoticeReason;
+use flipback::edge::journald::message_id;
+
 type Events = BTreeMap<String, (BTreeSet<String>, BTreeSet<String>)>;
 
 /// What lies between a macro's brackets.
@@ -77,9 +80,11 @@ fn every_event_is_in_the_table_with_its_level_and_fields() {
     assert!(events.len() > 50, "{}", events.len());
     let mut table = Events::new();
     let text = fs::read_to_string(root.join("docs/LOGS.md")).unwrap();
+    let (text, notices) = text.split_once("## Notices in journald").unwrap();
     for line in text.lines().filter(|l| l.starts_with("| ") && !l.starts_with("| message") && !l.starts_with("| ---")) {
         let cells: Vec<&str> = line.trim_matches('|').split(" | ").map(str::trim).collect();
-        let [message, levels, fields, meaning] = cells.as_slice() else { panic!("four cells: {line}") };
+        let [message, levels, fields, meaning, id] = cells.as_slice() else { panic!("five cells: {line}") };
+        assert_eq!(id.trim_matches('`'), message_id(message, None), "{line}");
         assert!(meaning.len() > 10, "{line}");
         let list = |text: &str| {
             text.split(',').map(|w| w.trim().trim_matches('`').to_owned()).filter(|w| !w.is_empty()).collect()
@@ -98,4 +103,13 @@ fn every_event_is_in_the_table_with_its_level_and_fields() {
     }
     let stale: Vec<_> = table.keys().filter(|m| !events.contains_key(*m)).collect();
     assert!(stale.is_empty(), "docs/LOGS.md tells of what is not there: {stale:?}");
+    let rows = notices.lines().filter(|l| l.starts_with("| ") && !l.starts_with("| reason") && !l.starts_with("| ---"));
+    let mut listed = BTreeSet::new();
+    for line in rows {
+        let (reason, id) = line.trim_matches(['|', ' ']).split_once(" | ").unwrap();
+        assert_eq!(id.trim_matches('`'), message_id("notice", Some(reason)), "{line}");
+        listed.insert(reason.to_owned());
+    }
+    let reasons: BTreeSet<String> = NoticeReason::ALL.iter().map(|reason| reason.word().to_owned()).collect();
+    assert_eq!(listed, reasons, "the notices of the table and those of the code");
 }

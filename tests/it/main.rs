@@ -6,6 +6,7 @@
     reason = "a test that panics has failed, and real parts live in real time"
 )]
 
+mod access;
 mod actuators;
 mod audit;
 mod backtest;
@@ -27,6 +28,7 @@ mod layers;
 mod log_events;
 mod loop_on_real_parts;
 mod mails;
+mod monitoring;
 mod native;
 mod page;
 mod page_load;

@@ -76,7 +76,11 @@ fn a_switch_from_sign_in_to_history() {
     assert!(browser.address().ends_with("/sign-in?to=%2Fhistory"), "{}", browser.address());
     browser.fill("#token", "not the token at all");
     browser.click("form.sign-in button");
-    browser.wait_for(Duration::from_secs(10), "a refusal", "document.body.innerText.includes('not the token')");
+    browser.wait_for(
+        Duration::from_secs(10),
+        "a refusal",
+        "document.body.innerText.includes('not a token that is known')",
+    );
     sign_in(&browser, &base);
     let services = browser.text("#s-services");
     assert!(services.contains("checkout") && services.contains("ask") && services.contains("good"), "{services}");

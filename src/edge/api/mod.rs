@@ -1,11 +1,16 @@
 //! The control interface: HTTP on the control socket and, where configured, on loopback TCP.
 
 pub mod auth;
+mod baseline;
+mod gate;
 pub mod limit;
-pub(in crate::edge) mod parse;
+pub(crate) mod parse;
 mod receive;
 mod routes;
 mod serve;
+pub mod tls;
+pub mod token_verbs;
+pub mod tokens;
 pub mod types;
 pub(in crate::edge) mod verbs;
 
@@ -26,9 +31,11 @@ use crate::domain::switch::ServiceName;
 use crate::domain::time::Timestamp;
 use crate::journal::Reader;
 
-pub use auth::Token;
+pub use auth::{Authority, Caller};
+pub use gate::{About, RULES};
 pub use limit::Limiter;
-pub use serve::{bind_socket, serve};
+pub use serve::{Remote, bind_socket, serve};
+pub use tls::Tls;
 
 /// What the driver lets others see of the engine, renewed after each turn.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -69,6 +76,11 @@ pub struct ApiContext {
     pub hook_limit: Limiter,
     /// Announcements of one caller.
     pub announce_limit: Limiter,
+    /// Everything else of one caller.
+    pub request_limit: Limiter,
+    /// Wrong tokens, whoever sends them.
+    pub guess_limit: Limiter,
+    pub authority: Authority,
     pub metrics: Arc<Metrics>,
     pub ready: Arc<AtomicBool>,
     pub started_at: Timestamp,
@@ -79,7 +91,7 @@ pub struct ApiContext {
 
 impl ApiContext {
     /// The clock that senders speak of: the daemon's own may have been left behind.
-    fn wall(&self) -> Timestamp {
+    pub(in crate::edge) fn wall(&self) -> Timestamp {
         (self.now)().shifted((self.stepped_ms)())
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{ConnectInfo, DefaultBodyLimit, Path, Query, Request, State};
+use axum::extract::{DefaultBodyLimit, Extension, Path, Query, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -16,22 +16,22 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use super::ApiContext;
-use super::auth::{Peer, Token};
+use super::auth::Caller;
+use super::gate::{self, over};
 use super::parse::{self, Fields, Refusal};
 use super::receive;
-use super::types::{
-    Announced, BaselineAnswer, Done, Envelope, Findings, LastSwitch, RangeAnswer, ServiceStatus, Status, TestNotified,
-};
-use super::verbs;
+use super::types::{Announced, Done, Envelope, Findings, LastSwitch, ServiceStatus, Status, TestNotified};
+use super::{token_verbs, verbs};
 use crate::account::glance;
-use crate::domain::service::Slots;
-use crate::domain::switch::{Announcement, ServiceName, Slot, SwitchId};
-use crate::domain::time::{Span, Timestamp};
+use crate::domain::access::Reach;
+use crate::domain::service::Service;
+use crate::domain::switch::{Announcement, ServiceName, SwitchId};
+use crate::domain::time::Timestamp;
 use crate::domain::verdict::Outcome;
 use crate::edge::inbox::NotTaken;
 use crate::engine::message::{Answer, Input};
 use crate::face::standing;
-use crate::journal::{JournalError, Range, Reader, WatchFilter, Write};
+use crate::journal::{JournalError, Reader, WatchFilter};
 
 /// Announcements are a few hundred bytes.
 const BODY_MAX: usize = 64 * 1024;
@@ -44,8 +44,16 @@ const REQUEST_MAX: Duration = Duration::from_secs(60);
 
 pub(super) type Context = State<Arc<ApiContext>>;
 
-/// With a token every route but the health ones asks for it.
-pub fn router(context: Arc<ApiContext>, token: Option<Token>, page: Option<Router>) -> Router {
+/// Which way a request came in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Door {
+    Socket,
+    Loopback,
+    Network,
+}
+
+/// Every route but the health ones is behind the gate.
+pub fn router(context: Arc<ApiContext>, door: Door, page: Option<Router>) -> Router {
     let api = Router::new()
         .route("/api/v1/switches", post(announce))
         .route("/api/v1/watches", get(watches))
@@ -56,27 +64,24 @@ pub fn router(context: Arc<ApiContext>, token: Option<Token>, page: Option<Route
         .route("/api/v1/arm", post(verbs::arm))
         .route("/api/v1/disarm", post(verbs::disarm))
         .route("/api/v1/status", get(status))
-        .route("/api/v1/baseline/{service}", get(baseline))
-        .route("/api/v1/baseline/{service}/{verb}", post(baseline_verb))
+        .route("/api/v1/baseline/{service}", get(super::baseline::show))
+        .route("/api/v1/baseline/{service}/{verb}", post(super::baseline::verb))
         .route("/api/v1/check", post(check))
         .route("/api/v1/test/notify", post(test_notify))
-        .route("/-/reload", post(reload))
-        // Before the token's layer, so that it is behind the token as well.
-        .method_not_allowed_fallback(wrong_method);
-    let remote = token.is_some();
-    let api = match token {
-        Some(token) => api.layer(middleware::from_fn(move |request, next| admit(token.clone(), request, next))),
-        None => api,
-    };
-    // Open to whoever reaches the port, which is loopback: they tell nothing of a switch.
+        .route("/api/v1/tokens", get(token_verbs::list).post(token_verbs::create))
+        .route("/api/v1/tokens/{which}/revoke", post(token_verbs::revoke))
+        .route("/-/reload", post(reload));
+    // Services' names are in the metrics: on loopback and the socket they are open, as an exporter's are.
+    let closed = if door == Door::Network { api.route("/metrics", get(metrics)) } else { api };
+    // Before the gate's layer, so that it is behind the gate as well.
+    let closed = closed
+        .method_not_allowed_fallback(wrong_method)
+        .layer(middleware::from_fn_with_state(context.clone(), gate::admit));
     // A webhook proves itself by its own secret. Not on the control socket: nobody is to put a proxy before that.
     let hooks = post(receive::receive).layer(DefaultBodyLimit::max(HOOK_BODY_MAX));
-    let api = if remote { api.route("/hooks/{name}", hooks) } else { api };
-    let api = api
-        .route("/-/healthy", get(healthy))
-        .route("/-/ready", get(ready))
-        .route("/metrics", get(metrics))
-        .with_state(context);
+    let api = if door == Door::Socket { closed } else { closed.route("/hooks/{name}", hooks) };
+    let api = if door == Door::Network { api } else { api.route("/metrics", get(metrics)) };
+    let api = api.route("/-/healthy", get(healthy)).route("/-/ready", get(ready)).with_state(context);
     let all = match page {
         Some(page) => api.merge(page),
         None => api,
@@ -87,23 +92,8 @@ pub fn router(context: Arc<ApiContext>, token: Option<Token>, page: Option<Route
         .layer(DefaultBodyLimit::max(BODY_MAX))
 }
 
-async fn wrong_method() -> Response {
+pub(super) async fn wrong_method() -> Response {
     failure(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this path takes another method")
-}
-
-async fn admit(token: Token, request: Request, next: Next) -> Response {
-    let given = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    if token.admits(given) {
-        return next.run(request).await;
-    }
-    let text = if !given.is_some_and(|given| given.starts_with("Bearer ")) {
-        "send the token: Authorization: Bearer …"
-    } else {
-        "the token is not the one in api.token_file"
-    };
-    let mut answer = failure(StatusCode::UNAUTHORIZED, "unauthorized", text);
-    answer.headers_mut().insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static("Bearer"));
-    answer
 }
 
 async fn in_time(request: Request, next: Next) -> Response {
@@ -122,17 +112,14 @@ async fn in_time(request: Request, next: Next) -> Response {
 
 async fn announce(
     State(c): Context,
-    ConnectInfo(peer): ConnectInfo<Peer>,
+    Extension(caller): Extension<Caller>,
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
     if let Err(refused) = json_type(&headers) {
         return *refused;
     }
-    let source = match peer {
-        Peer::Local { uid } => format!("socket (uid {uid})"),
-        Peer::Bearer => "http".into(),
-    };
+    let source = caller.source.clone();
     if let Err(too_much) = c.announce_limit.take(&source, std::time::Instant::now()) {
         if too_much.first {
             tracing::warn!(source, "too many announcements: they are told to come back");
@@ -146,6 +133,9 @@ async fn announce(
             return refused(refusal);
         }
     };
+    if let Err(answer) = over(&c, &caller, Some(&announcement.service)) {
+        return *answer;
+    }
     let (service, source) = (announcement.service.clone(), announcement.source.clone());
     let answer = c.inbox.ask(|request| Input::Announced { request, announcement }).await;
     match receive::told(&answer) {
@@ -179,13 +169,17 @@ struct WatchesQuery {
     before: Option<String>,
 }
 
-async fn watches(State(c): Context, query: Result<Query<WatchesQuery>, QueryRejection>) -> Response {
+async fn watches(
+    State(c): Context,
+    Extension(caller): Extension<Caller>,
+    query: Result<Query<WatchesQuery>, QueryRejection>,
+) -> Response {
     let query = match query {
         Ok(Query(query)) => query,
         Err(error) => return wrong_query(&error),
     };
     let filter = match filter(query) {
-        Ok(filter) => filter,
+        Ok(filter) => WatchFilter { reach: caller.grant.reach, ..filter },
         Err(refusal) => return refused(refusal),
     };
     from_store(c.clone(), move |c| c.reader.watches(&filter)).await
@@ -213,16 +207,18 @@ fn filter(query: WatchesQuery) -> Result<WatchFilter, Refusal> {
         until: instant("until", query.until)?,
         limit: query.limit.unwrap_or(100),
         before: query.before.map(|text| parse::name("before", text, SwitchId::try_new)).transpose()?,
+        reach: Reach::All,
     })
 }
 
-async fn watch(State(c): Context, Path(id): Path<String>) -> Response {
-    one_watch(c, id, |reader, id| reader.watch(id)).await
+async fn watch(State(c): Context, Extension(caller): Extension<Caller>, Path(id): Path<String>) -> Response {
+    one_watch(c, &caller, id, |reader, id| reader.watch(id)).await
 }
 
 /// The watch with what was read and said of it, tick by tick.
 async fn account(
     State(c): Context,
+    Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
     query: Result<Query<AccountQuery>, QueryRejection>,
 ) -> Response {
@@ -230,7 +226,7 @@ async fn account(
         Ok(Query(query)) => query.after,
         Err(error) => return wrong_query(&error),
     };
-    one_watch(c, id, move |reader, id| match after {
+    one_watch(c, &caller, id, move |reader, id| match after {
         Some(after) => reader.news(id, after),
         None => reader.account(id),
     })
@@ -244,7 +240,7 @@ struct AccountQuery {
     after: Option<i64>,
 }
 
-async fn one_watch<T, F>(c: Arc<ApiContext>, id: String, read: F) -> Response
+async fn one_watch<T, F>(c: Arc<ApiContext>, caller: &Caller, id: String, read: F) -> Response
 where
     T: Serialize + Send + 'static,
     F: FnOnce(&Reader, &SwitchId) -> Result<Option<T>, JournalError> + Send + 'static,
@@ -253,6 +249,9 @@ where
         Ok(id) => id,
         Err(answer) => return *answer,
     };
+    if let Err(answer) = within_reach(&c, caller, &id) {
+        return *answer;
+    }
     let found = tokio::task::spawn_blocking(move || (read(&c.reader, &id), id)).await;
     match found {
         Ok((Ok(Some(found)), _)) => success(StatusCode::OK, found),
@@ -262,24 +261,37 @@ where
     }
 }
 
-// ---------------------------------------------------------------------- status, baseline, check
+/// A watch of a service out of reach is not there: who may not see it does not learn that it exists.
+pub(super) fn within_reach(c: &ApiContext, caller: &Caller, id: &SwitchId) -> Result<(), Box<Response>> {
+    if caller.over_all() {
+        return Ok(());
+    }
+    match c.reader.watch(id) {
+        Ok(Some(watch)) if caller.reaches(&watch.switch.service) => Ok(()),
+        Ok(_) => Err(Box::new(failure(StatusCode::NOT_FOUND, "not_found", &format!("there is no watch {id}")))),
+        Err(error) => Err(Box::new(store_failure(&error))),
+    }
+}
 
-async fn status(State(c): Context) -> Response {
+// ---------------------------------------------------------------------- status, check
+
+async fn status(State(c): Context, Extension(caller): Extension<Caller>) -> Response {
     let settings = settings(&c);
     let facts = c.facts.lock().map(|facts| facts.clone()).unwrap_or_default();
     from_store(c.clone(), move |c| {
-        let filter = WatchFilter { open_only: true, limit: 1000, ..WatchFilter::default() };
+        let reach = caller.grant.reach.clone();
+        let filter = WatchFilter { open_only: true, limit: 1000, reach, ..WatchFilter::default() };
         let now = (c.now)();
-        let names: Vec<ServiceName> = settings.services.iter().map(|s| s.name.clone()).collect();
+        let reached: Vec<&Service> = settings.services.iter().filter(|s| caller.reaches(&s.name)).collect();
+        let names: Vec<ServiceName> = reached.iter().map(|s| s.name.clone()).collect();
         let glances = c.reader.glances(&names, now - glance::LATELY)?;
         Ok(Status {
             version: env!("CARGO_PKG_VERSION").into(),
             started_at: c.started_at.as_millis(),
             armed: facts.armed,
             undelivered_notices: c.reader.outbox_stats((c.now)())?.undelivered,
-            services: settings
-                .services
-                .iter()
+            services: reached
+                .into_iter()
                 .map(|s| {
                     let fact = facts.services.get(&s.name);
                     let known = glances.get(&s.name);
@@ -308,105 +320,7 @@ async fn status(State(c): Context) -> Response {
     .await
 }
 
-async fn baseline(State(c): Context, Path(name): Path<String>) -> Response {
-    let settings = settings(&c);
-    let Some(service) = settings.services.iter().find(|s| s.name.as_str() == name).cloned() else {
-        return unknown_service(&name);
-    };
-    let facts = c.facts.lock().map(|facts| facts.clone()).unwrap_or_default();
-    let now = (c.now)();
-    from_store(c, move |c| {
-        let named: Vec<Slot> = match &service.slots {
-            Slots::Named(named) => named.keys().cloned().collect(),
-            Slots::Versions => Vec::new(),
-        };
-        // The live slot where it is known, else the one that served, or was recorded, last.
-        let live = facts.services.get(&service.name).and_then(|f| f.live.clone()).and_then(|l| Slot::try_new(l).ok());
-        let slot = match live {
-            Some(slot) => Some(slot),
-            None => {
-                let glances = c.reader.glances(std::slice::from_ref(&service.name), now - Span::from_mins(60))?;
-                let served = glances.get(&service.name).and_then(|g| g.recorded_of(None)).map(|sum| sum.slot.clone());
-                let mut newest = None;
-                for slot in &named {
-                    newest =
-                        newest.max(c.reader.last_cell_end(&service.name, Some(slot))?.map(|at| (at, slot.clone())));
-                }
-                served.or_else(|| newest.map(|(_, slot)| slot)).or_else(|| named.first().cloned())
-            }
-        };
-        let marks = c.reader.marks(&service.name)?;
-        let (mut baseline, mut why) = (None, Some("no slot is known".to_owned()));
-        if let Some(slot) = slot {
-            let other = named.iter().find(|s| **s != slot).unwrap_or(&slot).clone();
-            (baseline, why) = match c.reader.choose_baseline(&service.baseline_ask(slot, other, now))? {
-                Ok(baseline) => (Some(baseline), None),
-                Err(why) => (None, Some(why)),
-            };
-        }
-        Ok(BaselineAnswer {
-            baseline,
-            why,
-            pin: marks.pin.map(range_answer),
-            invalid: marks.invalid.into_iter().map(range_answer).collect(),
-        })
-    })
-    .await
-}
-
-fn range_answer(range: Range) -> RangeAnswer {
-    RangeAnswer { from: range.from.to_string(), to: range.to.to_string(), by: range.by, why: range.why }
-}
-
-async fn baseline_verb(
-    State(c): Context,
-    ConnectInfo(peer): ConnectInfo<Peer>,
-    Path((name, verb)): Path<(String, String)>,
-    body: Bytes,
-) -> Response {
-    let settings = settings(&c);
-    let Some(service) = settings.services.iter().find(|s| s.name.as_str() == name).map(|s| s.name.clone()) else {
-        return unknown_service(&name);
-    };
-    let by = peer.to_string();
-    let write = match verb.as_str() {
-        "record" => {
-            return match (c.record_baseline)(service).await {
-                Ok(cells) => success(StatusCode::OK, Done { text: format!("{cells} cells recorded") }),
-                Err(why) => failure(StatusCode::BAD_GATEWAY, "unavailable", &format!("nothing was read: {why}")),
-            };
-        }
-        "unpin" => Fields::parse(&body).and_then(Fields::finish).map(|()| Write::Unpin { service, by }),
-        "pin" => range(&body).map(|(from, to, why)| Write::Pin { service, from, to, by, why }),
-        "invalidate" => range(&body).map(|(from, to, why)| Write::Invalidate { service, from, to, by, why }),
-        _ => return failure(StatusCode::NOT_FOUND, "not_found", "the verbs are record, invalidate, pin and unpin"),
-    };
-    let write = match write {
-        Ok(write) => write,
-        Err(refusal) => return refused(refusal),
-    };
-    match c.inbox.write_synced(write).await {
-        Ok(()) => {
-            tracing::info!(service = %name, verb, by = %peer, "the baseline was changed by hand");
-            success(StatusCode::OK, Done { text: format!("baseline of {name}: {verb} done") })
-        }
-        Err(error) => not_taken(error),
-    }
-}
-
-fn range(body: &[u8]) -> Result<(Timestamp, Timestamp, String), Refusal> {
-    let mut fields = Fields::parse(body)?;
-    let from = parse::instant("from", &fields.need("from")?)?;
-    let to = parse::instant("to", &fields.need("to")?)?;
-    let why = parse::why(&mut fields)?;
-    fields.finish()?;
-    if from >= to {
-        return Err(Refusal { field: Some("to".into()), text: "is not after from".into() });
-    }
-    Ok((from, to, why))
-}
-
-async fn check(State(c): Context, body: Bytes) -> Response {
+async fn check(State(c): Context, Extension(caller): Extension<Caller>, body: Bytes) -> Response {
     let service = Fields::parse(&body).and_then(|mut fields| {
         let service = fields.text("service")?;
         fields.finish()?;
@@ -420,6 +334,9 @@ async fn check(State(c): Context, body: Bytes) -> Response {
         },
         Err(refusal) => return refused(refusal),
     };
+    if let Err(answer) = over(&c, &caller, service.as_ref()) {
+        return *answer;
+    }
     success(StatusCode::OK, Findings { findings: (c.live_check)(service).await })
 }
 
@@ -478,7 +395,7 @@ async fn metrics(State(c): Context) -> Response {
 
 // ---------------------------------------------------------------------- answers
 
-fn settings(c: &ApiContext) -> Arc<crate::config::Settings> {
+pub(super) fn settings(c: &ApiContext) -> Arc<crate::config::Settings> {
     c.settings.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
 }
 
@@ -524,12 +441,12 @@ pub(super) fn not_taken(error: NotTaken) -> Response {
     answer
 }
 
-fn unknown_service(name: &str) -> Response {
+pub(super) fn unknown_service(name: &str) -> Response {
     let shown: String = name.chars().filter(|c| !c.is_control()).take(60).collect();
     failure(StatusCode::NOT_FOUND, "not_found", &format!("there is no service {shown} in the configuration"))
 }
 
-async fn from_store<T, F>(c: Arc<ApiContext>, read: F) -> Response
+pub(super) async fn from_store<T, F>(c: Arc<ApiContext>, read: F) -> Response
 where
     T: Serialize + Send + 'static,
     F: FnOnce(&ApiContext) -> Result<T, JournalError> + Send + 'static,

@@ -1,14 +1,15 @@
 //! What operators do: each verb is one input, recorded with who and why, and answered after its commit.
 
 use axum::body::Bytes;
-use axum::extract::{ConnectInfo, Path, State};
+use axum::extract::{Extension, Path, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 
 use super::ApiContext;
-use super::auth::Peer;
+use super::auth::Caller;
+use super::gate::over;
 use super::parse::{self, Fields, Refusal};
-use super::routes::{Context, answered, failure, not_taken, refused, success, switch_id};
+use super::routes::{Context, answered, failure, not_taken, refused, success, switch_id, within_reach};
 use super::types::Done;
 use crate::domain::switch::{ServiceName, SwitchId};
 use crate::domain::time::Span;
@@ -32,19 +33,23 @@ enum Said {
 
 pub async fn upon_watch(
     State(c): Context,
-    ConnectInfo(peer): ConnectInfo<Peer>,
+    Extension(caller): Extension<Caller>,
     Path((id, verb)): Path<(String, String)>,
     body: Bytes,
 ) -> Response {
-    order(&c, id, &verb, peer.to_string(), &body).await
+    order(&c, id, &verb, &caller, &body).await
 }
 
 /// One verb upon one watch, by whomever.
-pub(in crate::edge) async fn order(c: &ApiContext, id: String, verb: &str, by: String, body: &[u8]) -> Response {
+pub(in crate::edge) async fn order(c: &ApiContext, id: String, verb: &str, caller: &Caller, body: &[u8]) -> Response {
     let switch = match switch_id(id) {
         Ok(id) => id,
         Err(answer) => return *answer,
     };
+    if let Err(answer) = within_reach(c, caller, &switch) {
+        return *answer;
+    }
+    let by = caller.who.clone();
     let read = Fields::parse(body).and_then(|mut fields| {
         let said = match verb {
             // Nothing for the engine: somebody looks after it.
@@ -100,14 +105,14 @@ async fn acknowledged(c: &ApiContext, switch: SwitchId, by: String, why: &str) -
 
 pub async fn drill(
     State(c): Context,
-    ConnectInfo(peer): ConnectInfo<Peer>,
+    Extension(caller): Extension<Caller>,
     Path(name): Path<String>,
     body: Bytes,
 ) -> Response {
-    begin_drill(&c, name, peer.to_string(), &body).await
+    begin_drill(&c, name, &caller, &body).await
 }
 
-pub(in crate::edge) async fn begin_drill(c: &ApiContext, name: String, by: String, body: &[u8]) -> Response {
+pub(in crate::edge) async fn begin_drill(c: &ApiContext, name: String, caller: &Caller, body: &[u8]) -> Response {
     let read = Fields::parse(body).and_then(|mut fields| {
         let (real, why) = (fields.flag("real")?, parse::why(&mut fields)?);
         fields.finish()?;
@@ -117,18 +122,22 @@ pub(in crate::edge) async fn begin_drill(c: &ApiContext, name: String, by: Strin
         Ok(read) => read,
         Err(refusal) => return refused(refusal),
     };
+    if let Err(answer) = over(c, caller, Some(&service)) {
+        return *answer;
+    }
+    let by = caller.who.clone();
     answered(c.inbox.ask(|request| Input::DrillAsked { request, service, real, by, why }).await)
 }
 
-pub async fn arm(c: Context, peer: ConnectInfo<Peer>, body: Bytes) -> Response {
-    set_armed(&c.0, peer.0.to_string(), &body, true).await
+pub async fn arm(c: Context, caller: Extension<Caller>, body: Bytes) -> Response {
+    set_armed(&c.0, &caller, &body, true).await
 }
 
-pub async fn disarm(c: Context, peer: ConnectInfo<Peer>, body: Bytes) -> Response {
-    set_armed(&c.0, peer.0.to_string(), &body, false).await
+pub async fn disarm(c: Context, caller: Extension<Caller>, body: Bytes) -> Response {
+    set_armed(&c.0, &caller, &body, false).await
 }
 
-pub(in crate::edge) async fn set_armed(c: &ApiContext, by: String, body: &[u8], armed: bool) -> Response {
+pub(in crate::edge) async fn set_armed(c: &ApiContext, caller: &Caller, body: &[u8], armed: bool) -> Response {
     let read = Fields::parse(body).and_then(|mut fields| {
         let (service, why) = (fields.text("service")?, parse::why(&mut fields)?);
         fields.finish()?;
@@ -138,6 +147,10 @@ pub(in crate::edge) async fn set_armed(c: &ApiContext, by: String, body: &[u8], 
         Ok(read) => read,
         Err(refusal) => return refused(refusal),
     };
+    if let Err(answer) = over(c, caller, service.as_ref()) {
+        return *answer;
+    }
+    let by = caller.who.clone();
     answered(c.inbox.ask(|request| Input::Armed { request, service, armed, by, why }).await)
 }
 

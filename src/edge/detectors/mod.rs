@@ -2,7 +2,7 @@
 //! shows, when that has changed. What it means is decided there.
 
 mod file;
-mod output;
+pub(crate) mod output;
 mod shares;
 
 use std::sync::Arc;

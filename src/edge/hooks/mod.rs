@@ -114,6 +114,12 @@ impl Hook {
     pub fn take(&self, delivery: &Delivery<'_>) -> Result<Outcome, Refused> {
         let adapter = adapter(self.settings.sender);
         (adapter.admit)(delivery, self).map_err(Refused::Stranger)?;
+        self.understand(delivery)
+    }
+
+    /// What is behind the signature.
+    pub(crate) fn understand(&self, delivery: &Delivery<'_>) -> Result<Outcome, Refused> {
+        let adapter = adapter(self.settings.sender);
         let payload: Value = serde_json::from_slice(delivery.body)
             .map_err(|error| Refused::Bad(format!("the body is not JSON: {error}")))?;
         if !payload.is_object() {

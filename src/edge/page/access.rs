@@ -53,7 +53,7 @@ fn from_here(headers: &HeaderMap) -> bool {
 
 /// Whoever is not signed in reads where reading is open, and orders nothing.
 pub(super) async fn admit(State(page): Context, request: Request, next: Next) -> Response {
-    let signed = page.sessions.of(request.headers()).is_some();
+    let signed = page.session(request.headers()).is_some();
     let reads = request.method() == axum::http::Method::GET;
     if !signed && page.access == PageAccess::Open && !page.is_own_name(request.headers()) {
         let text = "flipback's page is not known by this name: open it by its address, or put its name into links.status_page\n";
@@ -122,20 +122,24 @@ pub(super) async fn signed_in(State(page): Context, headers: HeaderMap, Form(for
     let to = own_path(&form.to).to_owned();
     #[allow(clippy::disallowed_methods, reason = "how often somebody tries is no matter of the engine")]
     let now = std::time::Instant::now();
-    if !page.token.admits(Some(&format!("Bearer {}", form.token))) {
+    let Some(caller) = page.api.authority.by_token(&form.token, page.api.wall()) else {
         // Loopback has one address, so all who try share what is left; the right token is never kept waiting.
         let text = match page.tries.take("sign-in", now) {
             Ok(()) => {
                 tracing::warn!("a sign-in with a wrong token was refused");
-                "That is not the token in api.token_file."
+                "That is not a token that is known here, or it has expired or was revoked."
             }
-            Err(_) => "That is not the token in api.token_file either. Wait some seconds before the next try.",
+            Err(_) => "That is not a known token either. Wait some seconds before the next try.",
         };
+        return sign_in_page(&page, &headers, StatusCode::FORBIDDEN, text, to);
+    };
+    if !caller.over_all() {
+        let text = "This token is for some services only, and the page shows all: use the command line or the API.";
         return sign_in_page(&page, &headers, StatusCode::FORBIDDEN, text, to);
     }
     let name = tame(form.name.trim(), 40);
-    tracing::info!(name, "signed in to the page");
-    let cookie = page.sessions.begin(name, now, &headers);
+    tracing::info!(name, who = caller.who, "signed in to the page");
+    let cookie = page.sessions.begin(name, caller, now, &headers);
     let mut answer = redirect(&to);
     if let Ok(cookie) = HeaderValue::from_str(&cookie) {
         answer.headers_mut().insert(header::SET_COOKIE, cookie);

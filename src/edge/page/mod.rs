@@ -27,8 +27,9 @@ use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
 use super::api::types::Envelope;
-use super::api::{ApiContext, Limiter, Token, verbs};
+use super::api::{ApiContext, Caller, Limiter, verbs};
 use crate::config::settings::PageAccess;
+use crate::domain::access::Role;
 use crate::domain::switch::{ServiceName, SwitchId};
 use crate::domain::time::Timestamp;
 use crate::domain::view::WatchView;
@@ -64,7 +65,6 @@ pub struct Page {
     api: Arc<ApiContext>,
     html: Html,
     access: PageAccess,
-    token: Token,
     sessions: Sessions,
     tries: Limiter,
     hub: Hub,
@@ -78,7 +78,6 @@ pub struct Page {
 pub struct PageParts {
     pub api: Arc<ApiContext>,
     pub access: PageAccess,
-    pub token: Token,
     pub touched: broadcast::Sender<Touched>,
     pub beside: FindBeside,
     pub known_as: KnownAs,
@@ -90,7 +89,7 @@ type Context = State<Arc<Page>>;
 
 /// `None` where the configuration wants no page.
 pub fn router(parts: PageParts) -> Option<Router> {
-    let PageParts { api, access, token, touched, beside, known_as, host, stop } = parts;
+    let PageParts { api, access, touched, beside, known_as, host, stop } = parts;
     if access == PageAccess::Off {
         return None;
     }
@@ -105,7 +104,6 @@ pub fn router(parts: PageParts) -> Option<Router> {
         api,
         html,
         access,
-        token,
         sessions: Sessions::default(),
         tries: Limiter::new(SIGN_INS_PER_S, SIGN_INS_BURST),
         hub: Hub::new(touched),
@@ -151,9 +149,16 @@ fn version() -> &'static str {
 
 impl Page {
     fn frame(&self, headers: &HeaderMap, here: &'static str, live: String) -> Frame {
-        let session = self.sessions.of(headers);
+        let session = self.session(headers);
         let said = self.sessions.said(headers);
         Frame { live, said_tone: said.as_ref().map_or("", |said| said.tone), ..self.bare_frame(here, session, said) }
+    }
+
+    /// Who is signed in, for as long as the token that it was done with is good.
+    fn session(&self, headers: &HeaderMap) -> Option<Session> {
+        let session = self.sessions.of(headers)?;
+        let good = session.caller.token.as_ref().is_none_or(|id| self.api.authority.tokens.still(id, self.api.wall()));
+        good.then_some(session)
     }
 
     fn bare_frame(&self, here: &'static str, session: Option<Session>, said: Option<session::Said>) -> Frame {
@@ -300,7 +305,8 @@ async fn upon_watch(
     Form(form): Form<BTreeMap<String, String>>,
 ) -> Response {
     let to = format!("/watches/{}", path_part(&id));
-    let answer = verbs::order(&page.api, id, &verb, page.by(&headers), &body(form)).await;
+    let Some(caller) = page.orderer(&headers) else { return page.not_allowed(&headers, &to) };
+    let answer = verbs::order(&page.api, id, &verb, &caller, &body(form)).await;
     page.ordered(&headers, answer, &to).await
 }
 
@@ -311,12 +317,12 @@ async fn upon_service(
     Form(mut form): Form<BTreeMap<String, String>>,
 ) -> Response {
     let to = format!("/services/{}", path_part(&name));
-    let by = page.by(&headers);
+    let Some(caller) = page.orderer(&headers) else { return page.not_allowed(&headers, &to) };
     let answer = match verb.as_str() {
-        "drill" => verbs::begin_drill(&page.api, name, by, &body(form)).await,
+        "drill" => verbs::begin_drill(&page.api, name, &caller, &body(form)).await,
         "arm" | "disarm" => {
             form.insert("service".into(), name);
-            verbs::set_armed(&page.api, by, &body(form), verb == "arm").await
+            verbs::set_armed(&page.api, &caller, &body(form), verb == "arm").await
         }
         _ => StatusCode::NOT_FOUND.into_response(),
     };
@@ -329,8 +335,9 @@ async fn upon_all(
     Path(verb): Path<String>,
     Form(form): Form<BTreeMap<String, String>>,
 ) -> Response {
+    let Some(caller) = page.orderer(&headers) else { return page.not_allowed(&headers, "/") };
     let answer = match verb.as_str() {
-        "arm" | "disarm" => verbs::set_armed(&page.api, page.by(&headers), &body(form), verb == "arm").await,
+        "arm" | "disarm" => verbs::set_armed(&page.api, &caller, &body(form), verb == "arm").await,
         _ => StatusCode::NOT_FOUND.into_response(),
     };
     page.ordered(&headers, answer, "/").await
@@ -344,12 +351,24 @@ fn body(form: BTreeMap<String, String>) -> Vec<u8> {
 }
 
 impl Page {
-    /// Who ordered it, for the record.
-    fn by(&self, headers: &HeaderMap) -> String {
-        match self.sessions.of(headers) {
-            Some(session) if !session.name.is_empty() => format!("{} (page)", session.name),
-            _ => "the API token (page)".into(),
+    /// Who orders it, as it is recorded: the name is what was written at the sign-in, the token is who it was.
+    fn orderer(&self, headers: &HeaderMap) -> Option<Caller> {
+        let Session { name, caller } = self.session(headers)?;
+        if caller.grant.role < Role::Operate {
+            return None;
         }
+        let who = match (name.is_empty(), &caller.token) {
+            (true, _) => format!("{} (page)", caller.who),
+            (false, None) => format!("{name} (page)"),
+            (false, Some(_)) => format!("{name} (page, {})", caller.who),
+        };
+        Some(Caller { who, ..caller })
+    }
+
+    fn not_allowed(&self, headers: &HeaderMap, to: &str) -> Response {
+        let text = "this token may read and not order: sign in with one that has the role operate".to_owned();
+        self.sessions.say(headers, session::Said { text, tone: "bad" });
+        redirect(to)
     }
 
     /// Back to where it came from, with what became of it.

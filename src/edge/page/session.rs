@@ -8,6 +8,8 @@ use axum::http::{HeaderMap, header};
 use rand::RngExt as _;
 use sha2::{Digest, Sha256};
 
+use crate::edge::api::Caller;
+
 /// A shift and its handover.
 const LASTS: Duration = Duration::from_secs(12 * 3600);
 
@@ -27,6 +29,7 @@ pub struct Sessions(Mutex<HashMap<Key, Held>>);
 
 struct Held {
     name: String,
+    caller: Caller,
     since: Instant,
     said: Option<Said>,
 }
@@ -34,6 +37,8 @@ struct Held {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Session {
     pub name: String,
+    /// Whose token it is, and what that may.
+    pub caller: Caller,
 }
 
 /// What became of an order: shown once, on the next page.
@@ -58,7 +63,7 @@ impl Sessions {
     }
 
     /// Begins one; the result is the cookie's header.
-    pub fn begin(&self, name: String, now: Instant, headers: &HeaderMap) -> String {
+    pub fn begin(&self, name: String, caller: Caller, now: Instant, headers: &HeaderMap) -> String {
         let bytes: [u8; 32] = rand::rng().random();
         let secret = hex::encode(bytes);
         let key: Key = Sha256::digest(secret.as_bytes()).into();
@@ -68,7 +73,7 @@ impl Sessions {
             {
                 held.remove(&oldest);
             }
-            held.insert(key, Held { name, since: now, said: None });
+            held.insert(key, Held { name, caller, since: now, said: None });
         });
         // A TLS proxy says so; on plain loopback a browser would throw a secure cookie away.
         let tls = headers.get("x-forwarded-proto").is_some_and(|proto| proto == "https");
@@ -78,7 +83,7 @@ impl Sessions {
 
     pub fn of(&self, headers: &HeaderMap) -> Option<Session> {
         let key = key(headers)?;
-        self.with(|held| held.get(&key).map(|session| Session { name: session.name.clone() }))
+        self.with(|held| held.get(&key).map(|s| Session { name: s.name.clone(), caller: s.caller.clone() }))
     }
 
     pub fn end(&self, headers: &HeaderMap) {
@@ -110,6 +115,11 @@ mod tests {
 
     use super::*;
 
+    fn caller() -> Caller {
+        let grant = crate::domain::access::Grant::EVERYTHING;
+        Caller { who: "the API token".into(), source: "http".into(), grant, token: None }
+    }
+
     fn with_cookie(cookie: &str) -> HeaderMap {
         let own = cookie.split(';').next().unwrap();
         let mut headers = HeaderMap::new();
@@ -120,10 +130,10 @@ mod tests {
     #[test]
     fn a_session_is_known_by_its_cookie_alone_and_ends() {
         let sessions = Sessions::default();
-        let cookie = sessions.begin("ann".into(), Instant::now(), &HeaderMap::new());
+        let cookie = sessions.begin("ann".into(), caller(), Instant::now(), &HeaderMap::new());
         assert!(cookie.contains("HttpOnly") && cookie.contains("SameSite=Lax") && !cookie.contains("Secure"));
         let headers = with_cookie(&cookie);
-        assert_eq!(sessions.of(&headers), Some(Session { name: "ann".into() }));
+        assert_eq!(sessions.of(&headers), Some(Session { name: "ann".into(), caller: caller() }));
         assert_eq!(sessions.of(&with_cookie("flipback_session=00")), None);
         assert_eq!(sessions.of(&HeaderMap::new()), None);
         sessions.say(&headers, Said { text: "done".into(), tone: "good" });
@@ -135,9 +145,9 @@ mod tests {
     #[test]
     fn sessions_are_bounded_and_the_oldest_goes() {
         let sessions = Sessions::default();
-        let first = sessions.begin(String::new(), Instant::now(), &HeaderMap::new());
+        let first = sessions.begin(String::new(), caller(), Instant::now(), &HeaderMap::new());
         (0..SESSIONS_MAX).for_each(|_| {
-            sessions.begin(String::new(), Instant::now(), &HeaderMap::new());
+            sessions.begin(String::new(), caller(), Instant::now(), &HeaderMap::new());
         });
         assert_eq!(sessions.of(&with_cookie(&first)), None);
         assert_eq!(sessions.0.lock().unwrap().len(), SESSIONS_MAX);

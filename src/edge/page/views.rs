@@ -9,6 +9,7 @@ use super::Page;
 use crate::account::explain::baseline_lines;
 use crate::account::{explain as account_explain, glance};
 use crate::config::Settings;
+use crate::domain::access::Reach;
 use crate::domain::policy::Mode;
 use crate::domain::service::{Service, Slots};
 use crate::domain::switch::{ServiceName, Slot, SwitchId};
@@ -322,5 +323,6 @@ fn filter(model: &History, before: Option<&String>) -> Result<WatchFilter, Strin
         until: day(&model.until, "To")?.map(|at| at + Span::from_mins(24 * 60)),
         limit: HISTORY_SHOWN,
         before,
+        reach: Reach::All,
     })
 }

@@ -215,8 +215,8 @@ fn pem(path: &std::path::Path) -> Result<Vec<u8>, SourceError> {
 
 fn authorization(auth: &PrometheusAuth) -> Result<HeaderValue, SourceError> {
     let secret = |path: &std::path::Path| {
-        let text = std::fs::read_to_string(path);
-        text.map(|t| t.trim().to_owned()).map_err(|e| SourceError(format!("[prometheus] {}: {e}", path.display())))
+        let text = crate::edge::secret::text(path);
+        text.map(|t| t.trim().to_owned()).map_err(|e| SourceError(format!("[prometheus] {e}")))
     };
     let (path, text) = match auth {
         PrometheusAuth::Bearer { token_file } => (token_file, format!("Bearer {}", secret(token_file)?)),

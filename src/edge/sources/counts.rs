@@ -89,6 +89,14 @@ pub fn check_answer_template(text: &str) -> Result<(), String> {
     environment(FUEL).template_from_str(text).map(|_| ()).map_err(|error| told(&error))
 }
 
+/// Reads an answer for its own sake: the intervals lie within what was asked, and count.
+pub fn read_counts(text: &str, from: Timestamp, to: Timestamp, every: Span) {
+    for counted in read(text, from, to, every).unwrap_or_default() {
+        let cell = counted.cell;
+        assert!(from <= cell.from && cell.from < cell.to && cell.to <= to, "{cell:?}");
+    }
+}
+
 fn told(error: &minijinja::Error) -> String {
     let line = error.line().map_or(String::new(), |line| format!(" (line {line})"));
     let detail = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);

@@ -3,7 +3,7 @@
 mod all;
 mod client;
 mod counts;
-mod decode;
+pub(crate) mod decode;
 mod exact;
 mod examine;
 mod history;
@@ -12,11 +12,11 @@ mod observe;
 pub mod promql;
 mod record;
 mod replicas;
-mod scrape;
+pub(crate) mod scrape;
 
 pub use all::{Batch, Sources, client};
 pub use client::{Prometheus, SourceError};
-pub use counts::check_answer_template;
+pub use counts::{check_answer_template, read_counts};
 pub use examine::{Finding, Level};
 pub use history::Pace;
 pub use promql::{graph_link, shown_query};

@@ -45,8 +45,8 @@ impl Mailer {
         .port(settings.port)
         .timeout(Some(settings.timeout.to_std()));
         if let Some(login) = &settings.login {
-            let password = std::fs::read_to_string(&login.password_file)
-                .map_err(|e| ChannelError(format!("[email] {}: {e}", login.password_file.display())))?;
+            let password =
+                crate::edge::secret::text(&login.password_file).map_err(|e| ChannelError(format!("[email] {e}")))?;
             builder = builder.credentials(Credentials::new(login.username.clone(), password.trim_end().to_owned()));
         }
         let address = |text: &String| text.parse::<Mailbox>().map_err(|e| wrong(&format!("{text}: {e}")));

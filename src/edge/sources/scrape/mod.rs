@@ -1,6 +1,6 @@
 //! Readings straight from the slots' own metrics pages: exact counts at the pace that is asked for, without a server.
 
-mod page;
+pub(crate) mod page;
 mod store;
 mod target;
 
