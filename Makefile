@@ -1,6 +1,6 @@
 # Two commands matter: `make demo` and `make test`. Both say in one line what is missing.
 
-.PHONY: build demo demo-bare deb deb-quick footprint pictures test lint fmt
+.PHONY: build demo demo-bare deb deb-quick docs footprint pictures test lint deny fuzz fmt
 
 build:
 	@began=$$(date +%s); cargo build --quiet --bin flipback --example demo-app && \
@@ -32,14 +32,20 @@ test:
 	cargo test
 
 # The Debian package, into target/debian/ (cargo install --locked cargo-deb). deb-quick has an unoptimised link: for tests.
+# The commit is a fact of what is shipped; in deb-quick it would compile everything anew.
 deb: DEB_PROFILE = release-package
+deb: export FLIPBACK_COMMIT = $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 deb-quick: DEB_PROFILE = dev
 deb deb-quick:
 	@command -v cargo-deb >/dev/null || { echo "missing: cargo install --locked cargo-deb"; exit 1; }
-	FLIPBACK_COMMIT=$$(git rev-parse --short=12 HEAD 2>/dev/null || echo unknown) cargo build --locked --profile $(DEB_PROFILE) --bin flipback
+	cargo build --quiet --locked --profile $(DEB_PROFILE) --bin flipback
 	cargo run --quiet --locked --example package-files -- target/package
 	cargo deb --quiet --no-build --profile $(DEB_PROFILE)
 	@ls -l target/debian/*.deb
+
+# The reference of the configuration, from the code.
+docs:
+	FLIPBACK_DOCS=1 cargo test --quiet --lib config::reference
 
 # What the packaged daemon costs a host: the package's size, the start, memory while idle.
 footprint: deb
@@ -48,6 +54,14 @@ footprint: deb
 lint:
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
+
+# Licences, bans, sources (cargo install --locked cargo-deny).
+deny:
+	cargo deny check bans licenses sources
+
+# Every parser of foreign bytes for a minute each (cargo install --locked cargo-fuzz).
+fuzz:
+	fuzz/run 60
 
 fmt:
 	cargo fmt

@@ -12,6 +12,7 @@ mod origin;
 mod problem;
 mod prometheus;
 mod read;
+pub mod reference;
 pub mod service;
 pub mod settings;
 mod slots;

@@ -1,6 +1,6 @@
 //! From a parsed file to [`Settings`]: the top tables.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use toml::de::DeTable;
@@ -37,6 +37,12 @@ const SECOND: Span = Span::from_secs(1);
 /// Reads one text. All problems come together.
 pub fn parse(file: &str, text: &str) -> Result<Settings, Problems> {
     read(file, text, settings)
+}
+
+/// The tables and keys that the code knows, by reading a text in which all are used.
+pub(super) fn known_keys(text: &str) -> Result<BTreeSet<(String, &'static str)>, String> {
+    let asked = |root: &Table<'_, '_>, source: &Source<'_>| settings(root, source).map(|_| source.asked());
+    read("the example", text, asked).map_err(|problems| problems.to_string())
 }
 
 /// The same of a file with a policy.
@@ -187,7 +193,7 @@ fn finish_root(root: &Table<'_, '_>, source: &Source<'_>) {
 
 /// A secret in the file itself would end up in backups and tickets.
 pub(super) fn refuse_inline(table: &Table<'_, '_>, key: &'static str, file_key: &str) {
-    if let Some(at) = table.get(key) {
+    if let Some(at) = table.get_refused(key) {
         at.problem(
             "is a secret in the configuration",
             Some(&format!("put it into a file that only flipback can read and name it in {file_key}")),

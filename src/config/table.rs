@@ -2,6 +2,7 @@
 //! and what is left over is an unknown key.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use toml::Spanned;
@@ -15,16 +16,23 @@ pub struct Source<'t> {
     pub file: &'t str,
     pub text: &'t str,
     problems: RefCell<Vec<Problem>>,
+    /// Which keys were asked for, by their table: what the reference is made of.
+    asked: RefCell<BTreeSet<(String, &'static str)>>,
 }
 
 impl<'t> Source<'t> {
     pub fn new(file: &'t str, text: &'t str) -> Self {
-        Source { file, text, problems: RefCell::default() }
+        Source { file, text, problems: RefCell::default(), asked: RefCell::default() }
     }
 
     pub fn problem(&self, span: Range<usize>, path: &str, message: impl Into<String>, help: Option<String>) {
         let problem = Problem::at(self.file, self.text, span, path.to_owned(), message.into(), help);
         self.problems.borrow_mut().push(problem);
+    }
+
+    /// The tables (names and numbers in their paths left away) and the keys that each may have.
+    pub fn asked(&self) -> BTreeSet<(String, &'static str)> {
+        self.asked.borrow().clone()
     }
 
     pub fn into_problems(self) -> Vec<Problem> {
@@ -57,6 +65,12 @@ impl<'s, 't> Table<'s, 't> {
 
     /// The value of a key, if the table has it.
     pub fn get(&self, key: &'static str) -> Option<At<'s, 't>> {
+        self.source.asked.borrow_mut().insert((nameless(&self.path), key));
+        self.get_refused(key)
+    }
+
+    /// A key that is known only so that it can be refused: it is in no reference.
+    pub fn get_refused(&self, key: &'static str) -> Option<At<'s, 't>> {
         self.known.borrow_mut().push(key);
         let (_, value) = self.table.iter().find(|(name, _)| name.get_ref() == key)?;
         Some(self.at(key, value))
@@ -104,6 +118,17 @@ impl<'s, 't> Table<'s, 't> {
     pub fn problem(&self, path: &str, message: impl Into<String>, help: Option<String>) {
         self.source.problem(self.span.clone(), path, message, help);
     }
+}
+
+/// `service[3].rollback[0]` → `service.rollback`; what a person named (`metrics.web`, `slots.blue`) → `NAME`.
+fn nameless(path: &str) -> String {
+    let mut parts: Vec<&str> = path.split('.').map(|part| part.split('[').next().unwrap_or(part)).collect();
+    for at in 1..parts.len() {
+        if matches!(parts[at - 1], "metrics" | "slots" | "flags" | "custom") {
+            parts[at] = "NAME";
+        }
+    }
+    parts.join(".")
 }
 
 /// The mend for a name that is not there: the one that was meant, or all that there are.

@@ -69,7 +69,7 @@ fn webhook(table: Table<'_, '_>, services: &[Service]) -> Option<WebhookSettings
         .need("name", "name = \"github\": it is received at /hooks/github")
         .and_then(|at| plain_name(&at, "is not a name for a path: letters, digits and . _ -"));
     let sender = table.need("from", "from = \"github\"").and_then(|at| at.word(&SENDERS));
-    if let Some(at) = table.get("secret") {
+    if let Some(at) = table.get_refused("secret") {
         at.problem("is a secret in the configuration", Some("put it into a file and name it in secret_file"));
     }
     let secret_file = table

@@ -158,3 +158,54 @@ pub(super) fn migrate(connection: &mut Connection) -> Result<(), JournalError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(version: usize) -> Connection {
+        let mut connection = Connection::open_in_memory().unwrap();
+        let transaction = connection.transaction().unwrap();
+        for sql in &MIGRATIONS[..version] {
+            transaction.execute_batch(sql).unwrap();
+        }
+        transaction.pragma_update(None, "user_version", version as i64).unwrap();
+        transaction.commit().unwrap();
+        connection
+    }
+
+    fn shape(connection: &Connection) -> Vec<(String, String)> {
+        let mut statement =
+            connection.prepare("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY name").unwrap();
+        let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+        rows.collect::<Result<_, _>>().unwrap()
+    }
+
+    /// Whoever comes from any schema that there was arrives at this one, with all that was recorded.
+    #[test]
+    fn every_older_schema_comes_forward_with_its_rows() {
+        let mut fresh = Connection::open_in_memory().unwrap();
+        migrate(&mut fresh).unwrap();
+        for version in 1..=MIGRATIONS.len() {
+            let mut old = at(version);
+            let rows = "INSERT INTO inputs (at, v, input, hash) VALUES (1, 1, '\"started\"', x'00');
+                INSERT INTO decisions VALUES (1, 0, 1, '{}');
+                INSERT INTO snapshots (seq, at, state, hash) VALUES (1, 1, '{}', x'00');
+                INSERT INTO watches VALUES ('checkout-1', 'checkout', 'blue', 'green', 1, 2, 'passed', 1, '{}');
+                INSERT INTO outbox (key, first_at, v, notice) VALUES ('k', 1, 1, '{}');
+                INSERT INTO cells VALUES ('checkout', 'blue', 2, 1, 100.0, 1.0, NULL);
+                INSERT INTO marks VALUES (1, 'checkout', 'pin', 1, 2, 'ann', 'good');";
+            old.execute_batch(rows).unwrap();
+            migrate(&mut old).unwrap();
+            assert_eq!(shape(&old), shape(&fresh), "from schema {version}");
+            let found: i64 = old.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
+            assert_eq!(found, VERSION);
+            for table in ["inputs", "decisions", "snapshots", "watches", "outbox", "cells", "marks"] {
+                let count: i64 = old.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).unwrap();
+                assert_eq!(count, 1, "{table} from schema {version}");
+            }
+            // A second time is none.
+            migrate(&mut old).unwrap();
+        }
+    }
+}

@@ -87,7 +87,7 @@ fn every_metric_that_is_asked_for_is_exposed() {
             assert!(exposed.contains(found.as_str()), "{file}: {} is not exposed: {exposed:?}", found.as_str());
         }
     }
-    assert!(asked > 40, "{asked}");
+    assert!(asked >= 30, "{asked}");
     println!("{} families, {asked} uses of them", family.captures_iter(&text).count());
     // Base units and conventional endings, by Prometheus's own linter.
     let mut lint = Command::new(program("promtool"))

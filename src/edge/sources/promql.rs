@@ -219,8 +219,13 @@ pub fn labels_of(series: &str) -> Result<BTreeMap<String, String>, String> {
 
 impl fmt::Display for Selector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.metric)?;
-        f.write_str("{")?;
+        // A name that only quotes can hold (Prometheus 3 takes any) stays within them.
+        let plain = is_plain(&self.metric);
+        if plain {
+            write!(f, "{}{{", self.metric)?;
+        } else {
+            write!(f, "{{__name__={}", quoted(&self.metric))?;
+        }
         for (i, m) in self.matchers.iter().enumerate() {
             let op = match m.op {
                 Op::Equal => "=",
@@ -228,11 +233,17 @@ impl fmt::Display for Selector {
                 Op::Regex => "=~",
                 Op::NotRegex => "!~",
             };
-            let comma = if i == 0 { "" } else { "," };
+            let comma = if i == 0 && plain { "" } else { "," };
             write!(f, "{comma}{}{op}{}", m.label, quoted(&m.value))?;
         }
         f.write_str("}")
     }
+}
+
+/// A metric's name as it may stand without quotes.
+fn is_plain(metric: &str) -> bool {
+    metric.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_' || c == ':')
+        && metric.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == ':')
 }
 
 /// A PromQL string: nothing in the value can end it.
@@ -454,6 +465,14 @@ mod tests {
             inside.bind(&set(&["x"]), &set(&["v1.2"]), &none).to_string(),
             r#"r{job="app-v1.2",pod=~"v1\\.2-.*"}"#
         );
+    }
+
+    /// Found by the fuzzer: such a name went into queries as it was.
+    #[test]
+    fn a_name_that_needs_quotes_keeps_them() {
+        let s = Selector::parse(r#"{__name__="up or vector(1)",env="blue"}"#).unwrap();
+        assert_eq!(s.to_string(), r#"{__name__="up or vector(1)",env="blue"}"#);
+        assert_eq!(Selector::parse(&s.to_string()).unwrap().to_string(), s.to_string());
     }
 
     #[test]
