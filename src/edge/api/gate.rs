@@ -86,6 +86,18 @@ pub async fn admit(State(c): State<Arc<ApiContext>>, mut request: Request, next:
     };
     let path = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned()).unwrap_or_default();
     let method = request.method().clone();
+    // Before it is looked at what they may: refusals fill a log as well. Announcements have a bucket of their own: a deploy tool's queue comes at once.
+    if path != "/api/v1/switches" {
+        #[allow(clippy::disallowed_methods, reason = "how often somebody asks is no matter of the engine")]
+        let at = std::time::Instant::now();
+        if let Err(too_much) = c.request_limit.take(&caller.who, at) {
+            c.metrics.refused.get_or_create(&Reason { reason: "too_many" }).inc();
+            if too_much.first {
+                tracing::warn!(who = caller.who, "too many requests: they are told to come back");
+            }
+            return super::receive::come_back();
+        }
+    }
     if let Some(rule) = rule_of(&method, &path) {
         if caller.grant.role < rule.role {
             return forbidden(&c, &caller, &format!("{method} {path} needs the role {}", rule.role));
@@ -97,18 +109,6 @@ pub async fn admit(State(c): State<Arc<ApiContext>>, mut request: Request, next:
         return super::routes::wrong_method().await;
     } else {
         return forbidden(&c, &caller, "this path is open to nobody");
-    }
-    // Announcements have a bucket of their own: a deploy tool's queue comes at once.
-    if path != "/api/v1/switches" {
-        #[allow(clippy::disallowed_methods, reason = "how often somebody asks is no matter of the engine")]
-        let at = std::time::Instant::now();
-        if let Err(too_much) = c.request_limit.take(&caller.who, at) {
-            c.metrics.refused.get_or_create(&Reason { reason: "too_many" }).inc();
-            if too_much.first {
-                tracing::warn!(who = caller.who, "too many requests: they are told to come back");
-            }
-            return super::receive::come_back();
-        }
     }
     request.extensions_mut().insert(caller);
     next.run(request).await

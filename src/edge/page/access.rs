@@ -70,6 +70,12 @@ pub(super) async fn admit(State(page): Context, request: Request, next: Next) ->
 }
 
 impl Page {
+    /// Whether the browser came over TLS: to us, or to a proxy that says so.
+    fn is_tls(&self, headers: &HeaderMap) -> bool {
+        let own = self.api.settings.read().unwrap_or_else(std::sync::PoisonError::into_inner).api.tls.is_some();
+        own || headers.get("x-forwarded-proto").is_some_and(|proto| proto == "https")
+    }
+
     /// Where reading is open, a site that lets its own name point here must not read along with a visitor's browser.
     fn is_own_name(&self, headers: &HeaderMap) -> bool {
         let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("");
@@ -139,7 +145,7 @@ pub(super) async fn signed_in(State(page): Context, headers: HeaderMap, Form(for
     }
     let name = tame(form.name.trim(), 40);
     tracing::info!(name, who = caller.who, "signed in to the page");
-    let cookie = page.sessions.begin(name, caller, now, &headers);
+    let cookie = page.sessions.begin(name, caller, now, page.is_tls(&headers));
     let mut answer = redirect(&to);
     if let Ok(cookie) = HeaderValue::from_str(&cookie) {
         answer.headers_mut().insert(header::SET_COOKIE, cookie);

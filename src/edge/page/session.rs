@@ -63,7 +63,7 @@ impl Sessions {
     }
 
     /// Begins one; the result is the cookie's header.
-    pub fn begin(&self, name: String, caller: Caller, now: Instant, headers: &HeaderMap) -> String {
+    pub fn begin(&self, name: String, caller: Caller, now: Instant, tls: bool) -> String {
         let bytes: [u8; 32] = rand::rng().random();
         let secret = hex::encode(bytes);
         let key: Key = Sha256::digest(secret.as_bytes()).into();
@@ -75,8 +75,7 @@ impl Sessions {
             }
             held.insert(key, Held { name, caller, since: now, said: None });
         });
-        // A TLS proxy says so; on plain loopback a browser would throw a secure cookie away.
-        let tls = headers.get("x-forwarded-proto").is_some_and(|proto| proto == "https");
+        // On plain loopback a browser would throw a secure cookie away.
         let secure = if tls { "; Secure" } else { "" };
         format!("{COOKIE}={secret}; Path=/; Max-Age={}; HttpOnly; SameSite=Lax{secure}", LASTS.as_secs())
     }
@@ -130,7 +129,7 @@ mod tests {
     #[test]
     fn a_session_is_known_by_its_cookie_alone_and_ends() {
         let sessions = Sessions::default();
-        let cookie = sessions.begin("ann".into(), caller(), Instant::now(), &HeaderMap::new());
+        let cookie = sessions.begin("ann".into(), caller(), Instant::now(), false);
         assert!(cookie.contains("HttpOnly") && cookie.contains("SameSite=Lax") && !cookie.contains("Secure"));
         let headers = with_cookie(&cookie);
         assert_eq!(sessions.of(&headers), Some(Session { name: "ann".into(), caller: caller() }));
@@ -145,9 +144,10 @@ mod tests {
     #[test]
     fn sessions_are_bounded_and_the_oldest_goes() {
         let sessions = Sessions::default();
-        let first = sessions.begin(String::new(), caller(), Instant::now(), &HeaderMap::new());
+        let first = sessions.begin(String::new(), caller(), Instant::now(), true);
+        assert!(first.contains("; Secure"));
         (0..SESSIONS_MAX).for_each(|_| {
-            sessions.begin(String::new(), caller(), Instant::now(), &HeaderMap::new());
+            sessions.begin(String::new(), caller(), Instant::now(), true);
         });
         assert_eq!(sessions.of(&with_cookie(&first)), None);
         assert_eq!(sessions.0.lock().unwrap().len(), SESSIONS_MAX);
